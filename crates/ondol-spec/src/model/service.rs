@@ -1,0 +1,198 @@
+//! What is kept running.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{ByteSize, HostName, Percent, Period, UrlPath};
+
+/// What is kept running and reached through the gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Shell command that serves HTTP on `$PORT` until it gets SIGTERM. Default: detected.
+    pub run: String,
+    /// The port that the program insists on; without it the program listens on `$PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// When a replica counts as ready.
+    #[serde(default)]
+    pub health: Health,
+    /// How many replicas run.
+    #[serde(default)]
+    pub replicas: Replicas,
+    /// Host names that reach the service, besides the project's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostName>,
+    /// Path prefixes of those hosts that reach the service. Default: all.
+    #[serde(default = "Service::default_paths")]
+    pub paths: Vec<UrlPath>,
+    /// How long requests in flight may take when a replica leaves.
+    #[serde(default = "Service::default_drain")]
+    pub drain: Period,
+    /// How long WebSockets stay open when a replica leaves, after their close frame.
+    #[serde(default = "Service::default_grace")]
+    pub websocket_grace: Period,
+    /// Time between SIGTERM and SIGKILL.
+    #[serde(default = "Service::default_stop")]
+    pub stop: Period,
+    /// What one replica may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Where replicas run. Default: `process`, unless the installation says otherwise.
+    #[serde(default)]
+    pub engine: Engine,
+    /// Environment variables of the service, over those of the project.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+impl Service {
+    /// A service of one command, everything else by default.
+    pub fn new(run: impl Into<String>) -> Self {
+        Self {
+            run: run.into(),
+            port: None,
+            health: Health::default(),
+            replicas: Replicas::default(),
+            hosts: Vec::new(),
+            paths: Self::default_paths(),
+            drain: Self::default_drain(),
+            websocket_grace: Self::default_grace(),
+            stop: Self::default_stop(),
+            limits: Limits::default(),
+            engine: Engine::default(),
+            env: BTreeMap::new(),
+        }
+    }
+
+    fn default_paths() -> Vec<UrlPath> {
+        vec![UrlPath::root()]
+    }
+
+    fn default_drain() -> Period {
+        Period::from_secs(30)
+    }
+
+    fn default_grace() -> Period {
+        Period::from_secs(10)
+    }
+
+    fn default_stop() -> Period {
+        Period::from_secs(10)
+    }
+}
+
+/// When a replica counts as ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Path that is asked by GET.
+    pub path: UrlPath,
+    /// Which answers count. Default: `success` when `path` is given, otherwise `response`.
+    pub expect: Expect,
+    /// Time between two probes.
+    pub interval: Period,
+    /// How long one probe may take.
+    pub timeout: Period,
+    /// How long a new replica may take until it is ready; afterwards the rollout has failed.
+    pub deadline: Period,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: UrlPath::root(),
+            expect: Expect::Response,
+            interval: Period::from_millis(250),
+            timeout: Period::from_secs(5),
+            deadline: Period::from_secs(30),
+        }
+    }
+}
+
+/// Which answers of a health probe count as ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// Status 200 to 399.
+    Success,
+    /// Any status below 500: the program is there, whatever it serves at that path.
+    Response,
+}
+
+impl Expect {
+    /// Whether a status counts as ready.
+    pub fn accepts(self, status: u16) -> bool {
+        match self {
+            Self::Success => (200..400).contains(&status),
+            Self::Response => (100..500).contains(&status),
+        }
+    }
+}
+
+/// How many replicas run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replicas {
+    /// The fewest.
+    pub min: u32,
+    /// The most. Default: `min`.
+    pub max: u32,
+    /// Load of one replica at which another is added.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self { min: 1, max: 1, target: None }
+    }
+}
+
+/// Load of one replica at which another is added; the first that is reached decides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Target {
+    /// Requests per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rps: Option<f64>,
+    /// Requests in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<f64>,
+    /// Share of its CPU limit, or of one core without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Percent>,
+}
+
+/// What one workload may use. Absent means the installation's ceiling.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Cores, such as `0.5`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
+    /// Memory, such as `512MiB`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+/// What runs a workload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The one that the installation prefers.
+    #[default]
+    Auto,
+    /// Processes of the host.
+    Process,
+    /// Docker or Podman.
+    Container,
+    /// Kubernetes.
+    Kubernetes,
+}
