@@ -46,7 +46,9 @@ pub struct Digest {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// There is no colon, or the algorithm is not known.
-    #[error("`{0}` is not a digest: expected blake3:, sha256: or sha512: and lower-case hexadecimal")]
+    #[error(
+        "`{0}` is not a digest: expected blake3:, sha256: or sha512: and lower-case hexadecimal"
+    )]
     Malformed(String),
 }
 
@@ -56,8 +58,17 @@ impl Digest {
     /// # Panics
     /// When `bytes` has not the length of the algorithm: that is a mistake in the caller.
     pub fn from_bytes(algorithm: Algorithm, bytes: &[u8]) -> Self {
-        assert_eq!(bytes.len(), algorithm.length(), "a {} digest has {} bytes", algorithm.name(), algorithm.length());
-        Self { algorithm, hex: data_encoding::HEXLOWER.encode(bytes).into_boxed_str() }
+        assert_eq!(
+            bytes.len(),
+            algorithm.length(),
+            "a {} digest has {} bytes",
+            algorithm.name(),
+            algorithm.length()
+        );
+        Self {
+            algorithm,
+            hex: data_encoding::HEXLOWER.encode(bytes).into_boxed_str(),
+        }
     }
 
     /// The hash function.
@@ -72,7 +83,9 @@ impl Digest {
 
     /// The raw bytes of the hash.
     pub fn to_bytes(&self) -> Vec<u8> {
-        data_encoding::HEXLOWER.decode(self.hex.as_bytes()).unwrap_or_default()
+        data_encoding::HEXLOWER
+            .decode(self.hex.as_bytes())
+            .unwrap_or_default()
     }
 
     /// The first twelve characters of the hash, for people.
@@ -94,11 +107,16 @@ impl FromStr for Digest {
             _ => return Err(malformed()),
         };
         let well_formed = hex.len() == algorithm.length() * 2
-            && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+            && hex
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         if !well_formed {
             return Err(malformed());
         }
-        Ok(Self { algorithm, hex: hex.into() })
+        Ok(Self {
+            algorithm,
+            hex: hex.into(),
+        })
     }
 }
 
@@ -114,7 +132,11 @@ impl fmt::Debug for Digest {
     }
 }
 
-crate::name::text_type!(Digest, "Digest", "algorithm:hexadecimal, such as sha256:9f86d0…");
+crate::name::text_type!(
+    Digest,
+    "Digest",
+    "algorithm:hexadecimal, such as sha256:9f86d0…"
+);
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +146,15 @@ mod tests {
     fn digests_round_trip_and_refuse_variants() {
         let text = format!("sha256:{}", "0a".repeat(32));
         assert_eq!(text.parse::<Digest>().unwrap().to_string(), text);
-        for bad in ["", "sha256:", "sha256:0A", "md5:00", &text.to_uppercase(), &text[..70], &format!("{text}0")] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:0A",
+            "md5:00",
+            &text.to_uppercase(),
+            &text[..70],
+            &format!("{text}0"),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

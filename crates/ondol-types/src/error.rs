@@ -68,7 +68,13 @@ pub type ProblemResult<T> = Result<T, Problem>;
 impl Problem {
     /// A problem without a source.
     pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), hint: None, source: None }
+        Self {
+            kind,
+            code,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
     }
 
     /// The same problem with a hint.
@@ -84,7 +90,10 @@ impl Problem {
     }
 
     /// A mistake of ours with its cause; callers see only `message`.
-    pub fn internal(message: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub fn internal(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
         Self::new(ErrorKind::Internal, "internal", message).with_source(source)
     }
 
@@ -128,6 +137,12 @@ impl fmt::Debug for Problem {
 impl Error for Problem {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         // The wrapped domain error says the same words, so the chain goes on behind it.
-        self.source.as_deref().and_then(|source| if source.to_string() == self.message { source.source() } else { Some(source) })
+        self.source.as_deref().and_then(|source| {
+            if source.to_string() == self.message {
+                source.source()
+            } else {
+                Some(source)
+            }
+        })
     }
 }

@@ -180,7 +180,9 @@ mod tests {
     #[test]
     fn derived_ids_are_functions_of_their_seed() {
         assert_eq!(RunId::derived("a"), RunId::derived("a"));
-        let distinct: std::collections::BTreeSet<_> = (0..20_000).map(|n| RunId::derived(&format!("seed-{n}"))).collect();
+        let distinct: std::collections::BTreeSet<_> = (0..20_000)
+            .map(|n| RunId::derived(&format!("seed-{n}")))
+            .collect();
         assert_eq!(distinct.len(), 20_000);
     }
 }

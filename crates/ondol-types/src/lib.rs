@@ -20,12 +20,12 @@ pub use crash::{CrashPoints, NoCrash};
 pub use digest::{Algorithm, Digest, DigestError};
 pub use error::{Classified, ErrorKind, Problem, ProblemResult};
 pub use id::{
-    DeliveryId, EventId, IdError, JobId, LeaseId, OperationId, ReleaseId, ReplicaId, RequestId, RolloutId, RunId,
-    StepId, TokenId, UploadId, WorkloadId,
+    DeliveryId, EventId, IdError, JobId, LeaseId, OperationId, ReleaseId, ReplicaId, RequestId,
+    RolloutId, RunId, StepId, TokenId, UploadId, WorkloadId,
 };
 pub use name::{
-    DatasetName, EnvironmentName, ModelName, NameError, OrganizationName, ProjectName, SecretName, StepName,
-    VolumeName,
+    DatasetName, EnvironmentName, ModelName, NameError, OrganizationName, ProjectName, SecretName,
+    StepName, VolumeName,
 };
 pub use path::{CommitId, PathError, RefName, RelPath};
 pub use secret::Secret;

@@ -93,12 +93,22 @@ const DNS_RULE: &str = "lower-case letters, digits and inner hyphens, and begin 
 
 fn dns_label(kind: &'static str, text: &str) -> Result<(), NameError> {
     if text.is_empty() || text.len() > 63 {
-        return Err(NameError::Length { kind, text: cut(text), max: 63 });
+        return Err(NameError::Length {
+            kind,
+            text: cut(text),
+            max: 63,
+        });
     }
     let bytes = text.as_bytes();
-    let allowed = bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');
+    let allowed = bytes
+        .iter()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');
     if !allowed || !bytes[0].is_ascii_lowercase() || bytes[bytes.len() - 1] == b'-' {
-        return Err(NameError::Characters { kind, text: cut(text), rule: DNS_RULE });
+        return Err(NameError::Characters {
+            kind,
+            text: cut(text),
+            rule: DNS_RULE,
+        });
     }
     Ok(())
 }
@@ -107,31 +117,57 @@ const LOOSE_RULE: &str = "letters, digits, `.`, `_` and `-`, and begin with a le
 
 fn loose(kind: &'static str, text: &str) -> Result<(), NameError> {
     if text.is_empty() || text.len() > 100 {
-        return Err(NameError::Length { kind, text: cut(text), max: 100 });
+        return Err(NameError::Length {
+            kind,
+            text: cut(text),
+            max: 100,
+        });
     }
     let bytes = text.as_bytes();
-    let allowed = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
+    let allowed = bytes
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
     if !allowed || !bytes[0].is_ascii_alphanumeric() || text.contains("..") {
-        return Err(NameError::Characters { kind, text: cut(text), rule: LOOSE_RULE });
+        return Err(NameError::Characters {
+            kind,
+            text: cut(text),
+            rule: LOOSE_RULE,
+        });
     }
     Ok(())
 }
 
-const ENV_RULE: &str = "upper- or lower-case letters, digits and `_`, and begin with a letter or `_`";
+const ENV_RULE: &str =
+    "upper- or lower-case letters, digits and `_`, and begin with a letter or `_`";
 
 fn variable(kind: &'static str, text: &str) -> Result<(), NameError> {
     if text.is_empty() || text.len() > 100 {
-        return Err(NameError::Length { kind, text: cut(text), max: 100 });
+        return Err(NameError::Length {
+            kind,
+            text: cut(text),
+            max: 100,
+        });
     }
     let bytes = text.as_bytes();
-    let allowed = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let allowed = bytes
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     if !allowed || bytes[0].is_ascii_digit() {
-        return Err(NameError::Characters { kind, text: cut(text), rule: ENV_RULE });
+        return Err(NameError::Characters {
+            kind,
+            text: cut(text),
+            rule: ENV_RULE,
+        });
     }
     // Names that the platform sets itself, or that change how every program loads code.
-    let taken = text.starts_with("ONDOL_") || text.starts_with("LD_") || matches!(text, "PORT" | "PATH" | "HOME");
+    let taken = text.starts_with("ONDOL_")
+        || text.starts_with("LD_")
+        || matches!(text, "PORT" | "PATH" | "HOME");
     if taken {
-        return Err(NameError::Reserved { kind, text: cut(text) });
+        return Err(NameError::Reserved {
+            kind,
+            text: cut(text),
+        });
     }
     Ok(())
 }
@@ -258,7 +294,21 @@ mod tests {
         for good in ["web", "a1", "my-app"] {
             assert_eq!(good.parse::<ProjectName>().unwrap().as_str(), good);
         }
-        for bad in ["", "-a", "a-", "1a", "A", "a_b", "../x", ".git", "a\0b", "web.git", "wеb", "api", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "1a",
+            "A",
+            "a_b",
+            "../x",
+            ".git",
+            "a\0b",
+            "web.git",
+            "wеb",
+            "api",
+            &"a".repeat(64),
+        ] {
             assert!(bad.parse::<ProjectName>().is_err(), "{bad:?}");
         }
     }

@@ -59,7 +59,8 @@ impl FromStr for RelPath {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad_component = |part: &str| part.is_empty() || part == "." || part == ".." || part.len() > 255;
+        let bad_component =
+            |part: &str| part.is_empty() || part == "." || part == ".." || part.len() > 255;
         if text.len() > 4_096 || text.contains(['\0', '\\']) || text.split('/').any(bad_component) {
             return Err(PathError::Escapes(cut(text)));
         }
@@ -96,12 +97,20 @@ impl FromStr for RefName {
         let bad = || PathError::Ref(cut(text));
         let forbidden = |c: char| c.is_control() || " ~^:?*[\\\x7f".contains(c);
         let bad_part = |part: &str| {
-            part.is_empty() || part.starts_with('.') || part.starts_with('-') || part.ends_with(".lock") || part.ends_with('.')
+            part.is_empty()
+                || part.starts_with('.')
+                || part.starts_with('-')
+                || part.ends_with(".lock")
+                || part.ends_with('.')
         };
         if text.len() > 1_024 || !text.starts_with("refs/") || text.split('/').count() < 3 {
             return Err(bad());
         }
-        if text.contains(forbidden) || text.contains("..") || text.contains("@{") || text.split('/').any(bad_part) {
+        if text.contains(forbidden)
+            || text.contains("..")
+            || text.contains("@{")
+            || text.split('/').any(bad_part)
+        {
             return Err(bad());
         }
         Ok(Self(text.into()))
@@ -133,7 +142,9 @@ impl FromStr for CommitId {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hexadecimal = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let hexadecimal = text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         if !(text.len() == 40 || text.len() == 64) || !hexadecimal {
             return Err(PathError::Commit(cut(text)));
         }
@@ -171,12 +182,28 @@ mod tests {
 
     #[test]
     fn refs_follow_check_ref_format() {
-        for good in ["refs/heads/main", "refs/heads/feature/x", "refs/tags/v1.0", "refs/heads/한글"] {
+        for good in [
+            "refs/heads/main",
+            "refs/heads/feature/x",
+            "refs/tags/v1.0",
+            "refs/heads/한글",
+        ] {
             assert!(good.parse::<RefName>().is_ok(), "{good}");
         }
         for bad in [
-            "main", "refs/heads/", "refs/heads/-x", "refs/heads/a..b", "refs/heads/a b", "refs/heads/.a", "refs/heads/a.lock",
-            "refs/heads/a@{b", "refs/heads/a\n", "refs/heads/a~1", "refs//heads/a", "--upload-pack=x", "refs/heads/a.",
+            "main",
+            "refs/heads/",
+            "refs/heads/-x",
+            "refs/heads/a..b",
+            "refs/heads/a b",
+            "refs/heads/.a",
+            "refs/heads/a.lock",
+            "refs/heads/a@{b",
+            "refs/heads/a\n",
+            "refs/heads/a~1",
+            "refs//heads/a",
+            "--upload-pack=x",
+            "refs/heads/a.",
         ] {
             assert!(bad.parse::<RefName>().is_err(), "{bad:?}");
         }

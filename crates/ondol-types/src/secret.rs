@@ -45,6 +45,9 @@ mod tests {
 
     #[test]
     fn debug_hides_the_value() {
-        assert_eq!(format!("{:?}", Secret::new("hunter22".to_owned())), "Secret(***)");
+        assert_eq!(
+            format!("{:?}", Secret::new("hunter22".to_owned())),
+            "Secret(***)"
+        );
     }
 }

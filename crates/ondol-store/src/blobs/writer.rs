@@ -1,0 +1,166 @@
+//! Writing a blob: hash while writing, sync, rename.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ondol_types::{Algorithm, Digest};
+use sha2::Digest as _;
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt;
+
+use super::{Blob, Blobs};
+use crate::error::StoreError;
+
+/// A hash in progress.
+pub enum Hasher {
+    /// BLAKE3.
+    Blake3(Box<blake3::Hasher>),
+    /// SHA-256.
+    Sha256(sha2::Sha256),
+    /// SHA-512.
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    /// A hash of nothing yet.
+    pub fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Blake3 => Self::Blake3(Box::default()),
+            Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(sha2::Sha512::new()),
+        }
+    }
+
+    /// Takes in more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Blake3(hasher) => {
+                hasher.update(bytes);
+            }
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// The digest of everything taken in.
+    pub fn finish(self) -> Digest {
+        match self {
+            Self::Blake3(hasher) => {
+                Digest::from_bytes(Algorithm::Blake3, hasher.finalize().as_bytes())
+            }
+            Self::Sha256(hasher) => Digest::from_bytes(Algorithm::Sha256, &hasher.finalize()),
+            Self::Sha512(hasher) => Digest::from_bytes(Algorithm::Sha512, &hasher.finalize()),
+        }
+    }
+
+    /// The digest of bytes that are at hand.
+    pub fn digest(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+        let mut hasher = Self::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A blob being written. Dropping it before [`BlobWriter::finish`] leaves nothing behind.
+pub struct BlobWriter {
+    blobs: Blobs,
+    temporary: PathBuf,
+    file: Option<File>,
+    hasher: Option<Hasher>,
+    size: u64,
+}
+
+impl BlobWriter {
+    pub(super) async fn begin(blobs: Blobs, algorithm: Algorithm) -> Result<Self, StoreError> {
+        let temporary = blobs
+            .root
+            .join("incoming")
+            .join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = File::create(&temporary)
+            .await
+            .map_err(StoreError::io("create", &temporary))?;
+        Ok(Self {
+            blobs,
+            temporary,
+            file: Some(file),
+            hasher: Some(Hasher::new(algorithm)),
+            size: 0,
+        })
+    }
+
+    /// Bytes taken so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], also when the disk is full.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if let (Some(file), Some(hasher)) = (&mut self.file, &mut self.hasher) {
+            file.write_all(bytes)
+                .await
+                .map_err(StoreError::io("write", &self.temporary))?;
+            hasher.update(bytes);
+            self.size += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes the blob durable and visible under its digest.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupted`] when `expected` is given and differs; [`StoreError::Io`].
+    pub async fn finish(mut self, expected: Option<&Digest>) -> Result<Blob, StoreError> {
+        let (Some(mut file), Some(hasher)) = (self.file.take(), self.hasher.take()) else {
+            return Err(StoreError::io("finish", &self.temporary)(
+                std::io::ErrorKind::BrokenPipe.into(),
+            ));
+        };
+        let digest = hasher.finish();
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            return Err(StoreError::Corrupted {
+                expected: expected.clone(),
+                actual: digest,
+            });
+        }
+        file.flush()
+            .await
+            .map_err(StoreError::io("write", &self.temporary))?;
+        file.sync_all()
+            .await
+            .map_err(StoreError::io("sync", &self.temporary))?;
+        drop(file);
+        let target = self.blobs.path(&digest);
+        let folder = target.parent().unwrap_or(&target).to_owned();
+        fs::create_dir_all(&folder)
+            .await
+            .map_err(StoreError::io("create", &folder))?;
+        fs::rename(&self.temporary, &target)
+            .await
+            .map_err(StoreError::io("rename into", &target))?;
+        let directory = File::open(&folder)
+            .await
+            .map_err(StoreError::io("open", &folder))?;
+        directory
+            .sync_all()
+            .await
+            .map_err(StoreError::io("sync", &folder))?;
+        Ok(Blob {
+            digest,
+            size: self.size,
+        })
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        // After a rename there is nothing under the temporary name, and that is fine.
+        let _ = std::fs::remove_file(&self.temporary);
+    }
+}

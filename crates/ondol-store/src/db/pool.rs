@@ -1,0 +1,265 @@
+//! Connections: one writer and several readers for SQLite, a pool for PostgreSQL.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ondol_types::Clock;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, PgPool, SqlitePool};
+use tokio::sync::watch;
+
+use super::tx::{Engine, Tx, TxFuture, is_conflict};
+use crate::error::StoreError;
+
+const ATTEMPTS: u32 = 12;
+const READERS: u32 = 4;
+
+enum Pools {
+    Sqlite {
+        writer: SqlitePool,
+        readers: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+struct Inner {
+    pools: Pools,
+    clock: Arc<dyn Clock>,
+    source: Arc<str>,
+    appended: watch::Sender<i64>,
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0.pools {
+            Pools::Sqlite { .. } => "Store(SQLite)",
+            Pools::Postgres(_) => "Store(PostgreSQL)",
+        })
+    }
+}
+
+fn database(operation: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+    move |source| StoreError::Database {
+        operation: operation.to_owned(),
+        source,
+    }
+}
+
+impl Store {
+    /// Opens or makes the SQLite database at `path`. `source` is the `context.source` of every
+    /// event, a URI reference such as `/ondol`.
+    pub async fn open_sqlite(
+        path: &Path,
+        source: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("journal_size_limit", "67108864")
+            .pragma("cache_size", "-4096")
+            .pragma("temp_store", "memory")
+            .statement_cache_capacity(256)
+            .disable_statement_logging();
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .acquire_timeout(Duration::from_secs(60))
+            .connect_with(options.clone())
+            .await
+            .map_err(database("open"))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .min_connections(0)
+            .test_before_acquire(false)
+            .acquire_timeout(Duration::from_secs(60))
+            .connect_with(options.pragma("query_only", "ON"))
+            .await
+            .map_err(database("open"))?;
+        Ok(Self::new(Pools::Sqlite { writer, readers }, source, clock))
+    }
+
+    /// Connects to PostgreSQL by URL. A `search_path` in the URL's `options` is honoured.
+    pub async fn open_postgres(
+        url: &str,
+        source: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(database("read the database URL"))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(16)
+            .acquire_timeout(Duration::from_secs(60))
+            .connect_with(options.disable_statement_logging())
+            .await
+            .map_err(database("connect"))?;
+        Ok(Self::new(Pools::Postgres(pool), source, clock))
+    }
+
+    fn new(pools: Pools, source: &str, clock: Arc<dyn Clock>) -> Self {
+        let (appended, _) = watch::channel(0);
+        Self(Arc::new(Inner {
+            pools,
+            clock,
+            source: source.into(),
+            appended,
+        }))
+    }
+
+    /// The clock that rows and events are dated with.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    /// Tells the sequence number of the newest event after each commit that appended one.
+    /// Starts at 0: a follower reads once before it waits.
+    pub fn appended(&self) -> watch::Receiver<i64> {
+        self.0.appended.subscribe()
+    }
+
+    /// Runs a closure in one writing transaction and commits when it returns `Ok`.
+    ///
+    /// The closure runs again when the database reports a conflict, so it must change nothing
+    /// but the transaction. SQLite serialises writers with `BEGIN IMMEDIATE`; PostgreSQL runs
+    /// them serializable.
+    ///
+    /// # Errors
+    /// What the closure returned, or [`StoreError`] from begin and commit.
+    pub async fn write<'env, T, E, F>(&self, mut work: F) -> Result<T, E>
+    where
+        F: for<'a> FnMut(&'a mut Tx<'env>) -> TxFuture<'a, T, E> + Send,
+        E: From<StoreError>,
+        T: Send,
+    {
+        let mut delay = Duration::from_millis(2);
+        for attempt in 1..=ATTEMPTS {
+            let mut tx = match self.begin(true).await {
+                Ok(tx) => tx,
+                Err(StoreError::Database { source, .. })
+                    if is_conflict(&source) && attempt < ATTEMPTS =>
+                {
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(Duration::from_millis(250));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let outcome = work(&mut tx).await;
+            let (conflicted, last_event) = (tx.conflicted, tx.last_event);
+            let retry = match outcome {
+                Ok(value) => match commit(tx.engine).await {
+                    Ok(()) => {
+                        if let Some(seq) = last_event {
+                            self.0.appended.send_if_modified(|newest| {
+                                let newer = seq > *newest;
+                                *newest = (*newest).max(seq);
+                                newer
+                            });
+                        }
+                        return Ok(value);
+                    }
+                    Err(error) if is_conflict(&error) => true,
+                    Err(error) => return Err(database("commit")(error).into()),
+                },
+                Err(error) => {
+                    rollback(tx.engine).await;
+                    if !conflicted {
+                        return Err(error);
+                    }
+                    true
+                }
+            };
+            if retry && attempt < ATTEMPTS {
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(Duration::from_millis(250));
+            }
+        }
+        Err(StoreError::Contended { attempts: ATTEMPTS }.into())
+    }
+
+    /// Runs a closure that only reads, on one consistent snapshot.
+    ///
+    /// # Errors
+    /// What the closure returned, or [`StoreError`] from begin.
+    pub async fn read<'env, T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnOnce(&'a mut Tx<'env>) -> TxFuture<'a, T, E> + Send,
+        E: From<StoreError>,
+        T: Send,
+    {
+        let mut tx = self.begin(false).await?;
+        let outcome = work(&mut tx).await;
+        rollback(tx.engine).await;
+        outcome
+    }
+
+    async fn begin<'env>(&self, writable: bool) -> Result<Tx<'env>, StoreError> {
+        let engine = match (&self.0.pools, writable) {
+            (Pools::Sqlite { writer, .. }, true) => writer
+                .begin_with("BEGIN IMMEDIATE")
+                .await
+                .map(Engine::Sqlite),
+            (Pools::Sqlite { readers, .. }, false) => readers.begin().await.map(Engine::Sqlite),
+            (Pools::Postgres(pool), true) => pool
+                .begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE")
+                .await
+                .map(Engine::Postgres),
+            (Pools::Postgres(pool), false) => pool
+                .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                .await
+                .map(Engine::Postgres),
+        }
+        .map_err(database("begin"))?;
+        Ok(Tx {
+            engine,
+            writable,
+            now: self.0.clock.now(),
+            source: self.0.source.clone(),
+            conflicted: false,
+            last_event: None,
+            env: PhantomData,
+        })
+    }
+
+    /// Closes every connection; SQLite checkpoints its log.
+    pub async fn close(&self) {
+        match &self.0.pools {
+            Pools::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Pools::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+async fn commit(engine: Engine) -> Result<(), sqlx::Error> {
+    match engine {
+        Engine::Sqlite(tx) => tx.commit().await,
+        Engine::Postgres(tx) => tx.commit().await,
+    }
+}
+
+async fn rollback(engine: Engine) {
+    let outcome = match engine {
+        Engine::Sqlite(tx) => tx.rollback().await,
+        Engine::Postgres(tx) => tx.rollback().await,
+    };
+    if let Err(error) = outcome {
+        tracing::warn!(error = %error, "rollback failed; the connection is discarded");
+    }
+}
