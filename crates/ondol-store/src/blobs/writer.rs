@@ -8,6 +8,7 @@ use sha2::Digest as _;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use super::clock::to_system;
 use super::{Blob, Blobs};
 use crate::error::StoreError;
 
@@ -61,7 +62,8 @@ impl Hasher {
     }
 }
 
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Names temporary files.
+pub(super) static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A blob being written. Dropping it before [`BlobWriter::finish`] leaves nothing behind.
 pub struct BlobWriter {
@@ -75,6 +77,7 @@ pub struct BlobWriter {
 impl BlobWriter {
     pub(super) async fn begin(blobs: Blobs, algorithm: Algorithm) -> Result<Self, StoreError> {
         let temporary = blobs
+            .0
             .root
             .join("incoming")
             .join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
@@ -132,10 +135,17 @@ impl BlobWriter {
         file.flush()
             .await
             .map_err(StoreError::io("write", &self.temporary))?;
+        let file = file.into_std().await;
+        file.set_modified(to_system(self.blobs.0.clock.now()))
+            .map_err(StoreError::io("date", &self.temporary))?;
+        let file = File::from_std(file);
         file.sync_all()
             .await
             .map_err(StoreError::io("sync", &self.temporary))?;
         drop(file);
+        // The sweep looks at a file's date before it takes the file away; in between, no other
+        // file may get the name.
+        let _hold = self.blobs.hold().await;
         let target = self.blobs.path(&digest);
         let folder = target.parent().unwrap_or(&target).to_owned();
         fs::create_dir_all(&folder)
@@ -144,6 +154,7 @@ impl BlobWriter {
         fs::rename(&self.temporary, &target)
             .await
             .map_err(StoreError::io("rename into", &target))?;
+        self.blobs.0.crash.reached("store.blob.renamed");
         let directory = File::open(&folder)
             .await
             .map_err(StoreError::io("open", &folder))?;

@@ -61,6 +61,18 @@ impl Store {
         source: &str,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
+        Self::open_sqlite_sized(path, source, clock, READERS, 4_096).await
+    }
+
+    /// Opens a SQLite file with `readers` connections beside the writer, each with a page cache
+    /// of at most `cache_kib`.
+    pub(crate) async fn open_sqlite_sized(
+        path: &Path,
+        source: &str,
+        clock: Arc<dyn Clock>,
+        readers: u32,
+        cache_kib: u32,
+    ) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -69,7 +81,7 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
             .pragma("journal_size_limit", "67108864")
-            .pragma("cache_size", "-4096")
+            .pragma("cache_size", format!("-{cache_kib}"))
             .pragma("temp_store", "memory")
             .statement_cache_capacity(256)
             .disable_statement_logging();
@@ -84,7 +96,7 @@ impl Store {
             .await
             .map_err(database("open"))?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
+            .max_connections(readers)
             .min_connections(0)
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(60))
