@@ -60,6 +60,7 @@ pub struct NewToken {
     pub expires_at: Option<Timestamp>,
 }
 
+#[derive(Clone)]
 pub(crate) struct StoredToken {
     pub(crate) token: Token,
     pub(crate) hash: blake3::Hash,

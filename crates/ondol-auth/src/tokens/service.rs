@@ -291,7 +291,12 @@ impl Tokens {
             .write(|tx| Box::pin(async move { Ok::<_, AuthError>(store::note_use(tx, id).await?) }))
             .await;
         match noted {
-            Ok(()) => self.forget(id),
+            Ok(()) => {
+                let now = self.now();
+                if let Some(entry) = self.cache().get_mut(&id) {
+                    Arc::make_mut(&mut entry.stored).token.last_used_at = Some(now);
+                }
+            }
             Err(error) => {
                 tracing::warn!(token.id = %id, error = %error, "cannot note the use of a token");
             }
