@@ -1,0 +1,10 @@
+//! OCI images without a container engine: a folder becomes layers, layers become a folder.
+
+mod base;
+mod build;
+mod layer;
+mod relocate;
+mod unpack;
+
+pub use build::{BuildRequest, Built, HOST_LABEL};
+pub use unpack::Unpacked;
