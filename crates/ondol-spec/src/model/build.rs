@@ -27,7 +27,11 @@ pub struct Command {
 impl Command {
     /// A command with the default timeout and no variables of its own.
     pub fn new(run: impl Into<String>) -> Self {
-        Self { run: run.into(), timeout: Self::default_timeout(), env: BTreeMap::new() }
+        Self {
+            run: run.into(),
+            timeout: Self::default_timeout(),
+            env: BTreeMap::new(),
+        }
     }
 
     fn default_timeout() -> Period {
@@ -78,9 +82,16 @@ pub struct Build {
     /// Files that stay out of the image, as patterns; stronger than `include`. `.git` never goes in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Pattern>,
-    /// Folders kept from one run to the next of the same branch. Default: detected.
+    /// Folders that `install` and `commands` fill, kept from one run to the next while the files
+    /// under `lock` stay the same. Default: detected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cache: Vec<RelPath>,
+    /// Files that decide what `install` installs. With none, `cache` is always kept. Default: detected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lock: Vec<RelPath>,
+    /// Folders put in front of `PATH` for every command of the project. Default: detected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<RelPath>,
     /// Environment variables of `install` and `commands`, over those of the project.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -101,7 +112,12 @@ impl std::str::FromStr for ImageRef {
     type Err = TextError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || TextError::new(text, "an image reference such as `docker.io/library/python:3.13-slim`");
+        let bad = || {
+            TextError::new(
+                text,
+                "an image reference such as `docker.io/library/python:3.13-slim`",
+            )
+        };
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
             None => (text, None),
@@ -115,16 +131,33 @@ impl std::str::FromStr for ImageRef {
             None => (name, None),
         };
         let word = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if tag.is_some_and(|tag| tag.is_empty() || tag.len() > 128 || !tag.bytes().all(word) || tag.starts_with(['.', '-'])) {
+        if tag.is_some_and(|tag| {
+            tag.is_empty()
+                || tag.len() > 128
+                || !tag.bytes().all(word)
+                || tag.starts_with(['.', '-'])
+        }) {
             return Err(bad());
         }
         let mut components = path.split('/').enumerate();
         let several = path.contains('/');
         let sound = components.all(|(index, part)| {
             let host = index == 0 && several;
-            let body = if host { part.rsplit_once(':').map_or(part, |(host, port)| if port.parse::<u16>().is_ok() { host } else { "" }) } else { part };
+            let body = if host {
+                part.rsplit_once(':').map_or(part, |(host, port)| {
+                    if port.parse::<u16>().is_ok() {
+                        host
+                    } else {
+                        ""
+                    }
+                })
+            } else {
+                part
+            };
             !body.is_empty()
-                && body.bytes().all(|byte| word(byte) && (host || !byte.is_ascii_uppercase()))
+                && body
+                    .bytes()
+                    .all(|byte| word(byte) && (host || !byte.is_ascii_uppercase()))
                 && body.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && body.ends_with(|c: char| c.is_ascii_alphanumeric())
         });
@@ -147,4 +180,7 @@ impl std::fmt::Debug for ImageRef {
     }
 }
 
-text_form!(ImageRef, "image reference such as `docker.io/library/python:3.13-slim`");
+text_form!(
+    ImageRef,
+    "image reference such as `docker.io/library/python:3.13-slim`"
+);

@@ -30,7 +30,12 @@ pub struct Dataset {
 
 impl Default for Dataset {
     fn default() -> Self {
-        Self { path: None, schema: Schema::new(), min_rows: None, extra_columns: true }
+        Self {
+            path: None,
+            schema: Schema::new(),
+            min_rows: None,
+            extra_columns: true,
+        }
     }
 }
 
@@ -91,7 +96,9 @@ pub enum Scalar {
 impl Serialize for Scalar {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => serializer.serialize_i64(*number as i64),
+            Self::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
+                serializer.serialize_i64(*number as i64)
+            }
             Self::Number(number) => serializer.serialize_f64(*number),
             Self::Text(text) => serializer.serialize_str(text),
             Self::Boolean(value) => serializer.serialize_bool(*value),
@@ -151,7 +158,11 @@ impl utoipa::PartialSchema for Scalar {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
         use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
         ObjectBuilder::new()
-            .schema_type(SchemaType::from_iter([Type::String, Type::Number, Type::Boolean]))
+            .schema_type(SchemaType::from_iter([
+                Type::String,
+                Type::Number,
+                Type::Boolean,
+            ]))
             .into()
     }
 }

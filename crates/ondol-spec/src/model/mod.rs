@@ -10,7 +10,7 @@ mod data;
 mod release;
 mod service;
 mod step;
-mod text;
+pub(crate) mod text;
 mod train;
 
 use std::collections::BTreeMap;
@@ -25,8 +25,11 @@ pub use data::{Column, ColumnType, Dataset, Scalar, Schema};
 pub use release::{Release, Strategy};
 pub use service::{Engine, Expect, Health, Limits, Replicas, Service, Target};
 pub use step::{BUILT_IN_STEPS, Previews, Step};
+pub(crate) use text::text_form;
 pub use text::{ByteSize, HostName, Pattern, Percent, Period, TextError, UrlPath};
-pub use train::{AutoTrain, Code, Drift, DriftReference, Metric, Monitor, Slo, Task, Train, TrainOn};
+pub use train::{
+    AutoTrain, Code, Drift, DriftReference, Metric, Monitor, Slo, Task, Train, TrainOn,
+};
 
 /// Everything that one commit of a project asks for, complete: every default is filled in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -67,7 +70,9 @@ pub struct Spec {
 }
 
 /// What the repository is written in, as far as its default commands go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Language {
     /// Python, by virtual environment.
@@ -92,13 +97,23 @@ impl Spec {
     /// cannot give, and in words why. `None` when the process engine can run the service.
     pub fn needs_container(&self) -> Option<(&'static str, String)> {
         if let Some(file) = &self.build.dockerfile {
-            return Some(("build.dockerfile", format!("`{file}` describes a root filesystem of its own")));
+            return Some((
+                "build.dockerfile",
+                format!("`{file}` describes a root filesystem of its own"),
+            ));
         }
-        self.build.base.as_ref().map(|base| ("build.base", format!("the base image `{base}` is a root filesystem of its own")))
+        self.build.base.as_ref().map(|base| {
+            (
+                "build.base",
+                format!("the base image `{base}` is a root filesystem of its own"),
+            )
+        })
     }
 
     /// Whether pushed data of `dataset` starts a training run.
     pub fn trains_on(&self, dataset: &DatasetName) -> bool {
-        self.train.as_ref().is_some_and(|train| train.on.data.as_ref() == Some(dataset))
+        self.train
+            .as_ref()
+            .is_some_and(|train| train.on.data.as_ref() == Some(dataset))
     }
 }

@@ -52,7 +52,9 @@ impl Default for Release {
 }
 
 /// How traffic moves from one release to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// New replicas start, become ready, take over at once; then the old ones drain and stop.

@@ -148,7 +148,11 @@ pub struct Replicas {
 
 impl Default for Replicas {
     fn default() -> Self {
-        Self { min: 1, max: 1, target: None }
+        Self {
+            min: 1,
+            max: 1,
+            target: None,
+        }
     }
 }
 
@@ -183,7 +187,9 @@ pub struct Limits {
 }
 
 /// What runs a workload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// The one that the installation prefers.

@@ -14,7 +14,9 @@ use super::{Limits, Pattern, Period};
 ///
 /// Code: `install` → `test` and `build` → `image` → `release`.
 /// Data: `validate` → `train` → `evaluate` → `release`.
-pub const BUILT_IN_STEPS: &[&str] = &["install", "test", "build", "image", "validate", "train", "evaluate", "release"];
+pub const BUILT_IN_STEPS: &[&str] = &[
+    "install", "test", "build", "image", "validate", "train", "evaluate", "release",
+];
 
 /// An extra step of the pipeline, run by `/bin/sh -ec` in a copy of the work directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -84,7 +86,10 @@ pub struct Previews {
 
 impl Default for Previews {
     fn default() -> Self {
-        Self { branches: Vec::new(), expire: Period::from_secs(7 * 86_400) }
+        Self {
+            branches: Vec::new(),
+            expire: Period::from_secs(7 * 86_400),
+        }
     }
 }
 

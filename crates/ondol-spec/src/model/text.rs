@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-
 /// Why a text is not what its place asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {expected}")]
@@ -15,7 +14,10 @@ pub struct TextError {
 
 impl TextError {
     pub(crate) fn new(text: &str, expected: &'static str) -> Self {
-        Self { text: text.chars().take(120).collect(), expected }
+        Self {
+            text: text.chars().take(120).collect(),
+            expected,
+        }
     }
 }
 
@@ -56,7 +58,7 @@ macro_rules! text_form {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "format": $expected })
+                schemars::json_schema!({ "type": "string", "title": $expected })
             }
         }
 
@@ -82,7 +84,13 @@ pub(crate) use text_form;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(u64);
 
-const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 const TEN_YEARS_MS: u64 = 3_650 * 86_400_000;
 
 impl Period {
@@ -138,11 +146,18 @@ impl FromStr for Period {
             return Err(bad());
         }
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(bad)?;
+            let digits = rest
+                .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+                .ok_or_else(bad)?;
             let amount: f64 = rest[..digits].parse().map_err(|_| bad())?;
             rest = &rest[digits..];
-            let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-            let (_, unit) = UNITS.iter().find(|(name, _)| *name == &rest[..end]).ok_or_else(bad)?;
+            let end = rest
+                .find(|c: char| !c.is_ascii_alphabetic())
+                .unwrap_or(rest.len());
+            let (_, unit) = UNITS
+                .iter()
+                .find(|(name, _)| *name == &rest[..end])
+                .ok_or_else(bad)?;
             if *unit >= last {
                 return Err(bad());
             }
@@ -215,10 +230,15 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || TextError::new(text, "a size such as `512MiB`, `2GiB` or `10MB`");
         let text = text.trim();
-        let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(bad)?;
+        let digits = text
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .ok_or_else(bad)?;
         let amount: f64 = text[..digits].parse().map_err(|_| bad())?;
         let name = text[digits..].trim_start();
-        let (_, unit) = SIZES.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(name)).ok_or_else(bad)?;
+        let (_, unit) = SIZES
+            .iter()
+            .find(|(unit, _)| unit.eq_ignore_ascii_case(name))
+            .ok_or_else(bad)?;
         let total = amount * *unit as f64;
         if !total.is_finite() || total > (1u64 << 53) as f64 {
             return Err(bad());
@@ -229,7 +249,9 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = SIZES.iter().find(|(_, size)| self.0 >= *size && self.0 % size == 0);
+        let exact = SIZES
+            .iter()
+            .find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size));
         let (name, size) = exact.unwrap_or(&("B", 1));
         write!(f, "{}{name}", self.0 / size)
     }
@@ -260,7 +282,11 @@ impl FromStr for Percent {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || TextError::new(text, "a percentage such as `99.9%`, from 0% to 100%");
         let number = text.trim().strip_suffix('%').ok_or_else(bad)?.trim_end();
-        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        if number.is_empty()
+            || !number
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        {
             return Err(bad());
         }
         let value: f64 = number.parse().map_err(|_| bad())?;
@@ -327,7 +353,7 @@ macro_rules! checked_text {
 checked_text!(
     /// A path of a URL: begins with `/`, no query, no fragment.
     UrlPath,
-    "a path that begins with `/`, such as `/healthz`",
+    "a path such as `/healthz`, which begins with `/`",
     |text| text.starts_with('/')
         && text.len() <= 1_024
         && !text.split('/').any(|part| part == "..")

@@ -51,8 +51,8 @@ impl Train {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOn {
-    /// Dataset whose every accepted version starts training. Always present in an effective
-    /// specification that has `train`.
+    /// Dataset whose every accepted version starts training. Default: the only dataset under
+    /// `data`; one that several do not decide is an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DatasetName>,
     /// Whether a push of code trains again on the newest data.
@@ -60,7 +60,9 @@ pub struct TrainOn {
 }
 
 /// Whether a push of code trains again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Code {
     /// Every push to the default branch that has data to train on.
@@ -116,7 +118,9 @@ impl AutoTrain {
 }
 
 /// What kind of prediction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// Text or few distinct values: classification; otherwise regression.
@@ -129,7 +133,9 @@ pub enum Task {
 }
 
 /// What the built-in trainer optimises.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// `accuracy` for classification, `rmse` for regression.
@@ -184,7 +190,13 @@ pub struct Slo {
 
 impl Default for Slo {
     fn default() -> Self {
-        Self { availability: None, p50: None, p95: None, p99: None, window: Period::from_secs(30 * 86_400) }
+        Self {
+            availability: None,
+            p50: None,
+            p95: None,
+            p99: None,
+            window: Period::from_secs(30 * 86_400),
+        }
     }
 }
 
@@ -204,12 +216,19 @@ pub struct Drift {
 
 impl Default for Drift {
     fn default() -> Self {
-        Self { reference: DriftReference::Training, retrain: false, threshold: 0.2, min_samples: 500 }
+        Self {
+            reference: DriftReference::Training,
+            retrain: false,
+            threshold: 0.2,
+            min_samples: 500,
+        }
     }
 }
 
 /// What live inputs are compared with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum DriftReference {
     /// The data that the serving model was trained on.
