@@ -14,12 +14,14 @@ mod error;
 pub mod http;
 pub mod image;
 mod model;
+mod reconcile;
 mod service;
 mod store;
 mod uploads;
 
 pub use error::RegistryError;
 pub use model::{Descriptor, Manifest, Reference, Repository};
+pub use reconcile::Retention;
 pub use service::{Pulled, RegistryService, Retained};
 pub use store::MIGRATIONS;
 

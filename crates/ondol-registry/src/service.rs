@@ -324,12 +324,18 @@ impl RegistryService {
         Ok(blob.digest)
     }
 
+    /// Links a blob that is stored to the repository, under a hold so that no collection takes it
+    /// in between.
     pub(crate) async fn link(
         &self,
         repository: &Repository,
         digest: &Digest,
         size: u64,
     ) -> Result<(), RegistryError> {
+        let _hold = self.blobs.hold().await;
+        if self.blobs.touch_many(std::slice::from_ref(digest)).await? != [true] {
+            return Err(StoreError::NoBlob(digest.clone()).into());
+        }
         Ok(self
             .store
             .write::<_, StoreError, _>(|tx| {
