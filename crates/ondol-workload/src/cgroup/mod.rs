@@ -1,0 +1,556 @@
+//! Control groups: limits, accounting, and the one sure way to end everything a program started.
+//!
+//! The engine finds out once where it may make groups ([`Base::detect`]); each shim makes one
+//! group per incarnation below that, puts its child in before exec, and removes it at the end.
+
+mod mounts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{CgroupVersion, Limits, Usage};
+use crate::procfs;
+use mounts::Mounts;
+
+/// The period over which processor time is shared out, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+
+/// Which hierarchy the engine should use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupPreference {
+    /// The best that the host allows: v2 with controllers, then v1, then v2 without.
+    #[default]
+    Auto,
+    /// v1 only.
+    V1,
+    /// v2 only.
+    V2,
+    /// None.
+    Off,
+}
+
+/// Directories of one group per controller; v2 has the single key `unified`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Dirs {
+    pub(crate) version: CgroupVersion,
+    pub(crate) dirs: BTreeMap<String, PathBuf>,
+    /// The v2 controllers that groups made here have.
+    pub(crate) controllers: BTreeSet<String>,
+}
+
+/// Where groups are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub(crate) dirs: Option<Dirs>,
+    pub(crate) notices: Vec<String>,
+}
+
+impl Base {
+    /// Finds a place for groups and makes it.
+    pub(crate) fn detect(preference: CgroupPreference) -> Self {
+        let none = |why: &str| Self {
+            dirs: None,
+            notices: vec![format!(
+                "{why}: limits on memory and processor are not enforced, the number of processes only per user, and what a \
+                 workload leaves behind is found by its ancestry"
+            )],
+        };
+        if preference == CgroupPreference::Off {
+            return none("control groups are switched off");
+        }
+        let Some(mounts) = Mounts::of_this_process() else {
+            return none("this host shows no control groups");
+        };
+        let v2 = if preference == CgroupPreference::V1 {
+            None
+        } else {
+            unified(&mounts)
+        };
+        let v1 = if preference == CgroupPreference::V2 {
+            None
+        } else {
+            per_controller(&mounts)
+        };
+        let full = |dirs: &&Dirs| ["memory", "pids"].iter().all(|name| dirs.has(name));
+        // A v2 group without controllers can still end everything in it.
+        let best = v2
+            .iter()
+            .chain(&v1)
+            .find(full)
+            .or(v1.as_ref())
+            .or(v2.as_ref())
+            .cloned();
+        if let Some(unused) = v2.as_ref().filter(|dirs| Some(*dirs) != best.as_ref()) {
+            unused
+                .dirs
+                .values()
+                .for_each(|dir| drop(fs::remove_dir(dir)));
+        }
+        let Some(dirs) = best else {
+            return none("this user may not make control groups here");
+        };
+        let missing: Vec<&str> = ["memory", "cpu", "pids"]
+            .into_iter()
+            .filter(|name| !dirs.has(name))
+            .collect();
+        let notices = if missing.is_empty() {
+            Vec::new()
+        } else {
+            vec![format!(
+                "limits on {} are not enforced: this control group has no such controller",
+                missing.join(", ")
+            )]
+        };
+        Self {
+            dirs: Some(dirs),
+            notices,
+        }
+    }
+
+    /// Which version is in use.
+    pub(crate) fn version(&self) -> CgroupVersion {
+        self.dirs
+            .as_ref()
+            .map_or(CgroupVersion::None, |dirs| dirs.version)
+    }
+}
+
+/// The v2 base below the own group, with as many controllers as can be had.
+fn unified(mounts: &Mounts) -> Option<Dirs> {
+    let own = mounts.unified()?;
+    let base = own.join("ondol");
+    fs::create_dir_all(&base).ok()?;
+    let enable = |dir: &Path| {
+        for controller in ["cpu", "memory", "pids"] {
+            // Each by itself, because one that cannot be had must not take the others with it.
+            let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+    };
+    enable(&own);
+    if controllers(&base).is_empty() && only_own_processes(&own) {
+        // A group that has controllers for its children may not have processes of its own.
+        let leaf = own.join("ondol-control");
+        if fs::create_dir_all(&leaf).is_ok() {
+            for pid in read_pids(&own) {
+                let _ = fs::write(leaf.join("cgroup.procs"), pid.to_string());
+            }
+            enable(&own);
+        }
+    }
+    enable(&base);
+    let controllers = read_words(&base.join("cgroup.subtree_control"));
+    // Whether groups can be made and entered shows only by doing it.
+    let probe = base.join(format!("probe-{}", std::process::id()));
+    fs::create_dir(&probe).ok()?;
+    let writable = fs::OpenOptions::new()
+        .write(true)
+        .open(probe.join("cgroup.procs"))
+        .is_ok();
+    let _ = fs::remove_dir(&probe);
+    writable.then(|| Dirs {
+        version: CgroupVersion::V2,
+        dirs: BTreeMap::from([("unified".to_owned(), base)]),
+        controllers,
+    })
+}
+
+fn controllers(dir: &Path) -> BTreeSet<String> {
+    read_words(&dir.join("cgroup.controllers"))
+}
+
+fn read_words(path: &Path) -> BTreeSet<String> {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Moving other people's processes would surprise them.
+fn only_own_processes(group: &Path) -> bool {
+    let own = std::process::id() as i32;
+    let family = procfs::descendants(own);
+    read_pids(group)
+        .iter()
+        .all(|pid| *pid == own || family.contains(pid))
+}
+
+/// The v1 bases below the own group of each controller that can be had.
+fn per_controller(mounts: &Mounts) -> Option<Dirs> {
+    let mut dirs = BTreeMap::new();
+    for controller in ["memory", "cpu", "cpuacct", "pids", "freezer"] {
+        let Some(own) = mounts.controller(controller) else {
+            continue;
+        };
+        let base = own.join("ondol");
+        let writable = fs::create_dir_all(&base).is_ok()
+            && fs::OpenOptions::new()
+                .write(true)
+                .open(base.join("cgroup.procs"))
+                .is_ok();
+        if writable {
+            dirs.insert(controller.to_owned(), base);
+        }
+    }
+    (!dirs.is_empty()).then(|| Dirs {
+        version: CgroupVersion::V1,
+        dirs,
+        controllers: BTreeSet::new(),
+    })
+}
+
+impl Dirs {
+    fn has(&self, controller: &str) -> bool {
+        match self.version {
+            CgroupVersion::V2 => self.controllers.contains(controller),
+            _ => self.dirs.contains_key(controller),
+        }
+    }
+
+    /// Whether processes are counted, and so can be limited.
+    pub(crate) fn counts_pids(&self) -> bool {
+        self.has("pids")
+    }
+
+    fn of(&self, controller: &str) -> Option<&Path> {
+        match self.version {
+            CgroupVersion::V2 if self.controllers.contains(controller) => self.dirs.get("unified"),
+            CgroupVersion::V2 => None,
+            _ => self.dirs.get(controller),
+        }
+        .map(PathBuf::as_path)
+    }
+
+    fn file(&self, controller: &str, name: &str) -> Option<String> {
+        fs::read_to_string(self.of(controller)?.join(name)).ok()
+    }
+
+    fn number(&self, controller: &str, name: &str) -> Option<u64> {
+        self.file(controller, name)?.trim().parse().ok()
+    }
+
+    fn field(&self, controller: &str, name: &str, field: &str) -> Option<u64> {
+        let text = self.file(controller, name)?;
+        text.lines()
+            .find_map(|line| line.strip_prefix(field)?.trim().parse().ok())
+    }
+
+    /// Makes a group below this base and sets its limits. What is not enforced is told.
+    pub(crate) fn make(&self, name: &str, limits: &Limits) -> io::Result<(Self, Vec<String>)> {
+        let mut group = self.clone();
+        for dir in group.dirs.values_mut() {
+            dir.push(name);
+            fs::create_dir_all(&*dir)?;
+        }
+        let notices = group.limit(limits);
+        Ok((group, notices))
+    }
+
+    fn limit(&self, limits: &Limits) -> Vec<String> {
+        let mut notices = Vec::new();
+        let v2 = self.version == CgroupVersion::V2;
+        let mut set = |controller: &str, file: &str, value: String, needed: bool| {
+            let done = self
+                .of(controller)
+                .is_some_and(|dir| fs::write(dir.join(file), &value).is_ok());
+            if !done && needed {
+                notices.push(format!(
+                    "the limit on {controller} is not enforced on this host"
+                ));
+            }
+        };
+        if let Some(bytes) = limits.memory_bytes {
+            if v2 {
+                set("memory", "memory.max", bytes.to_string(), true);
+                set("memory", "memory.swap.max", "0".into(), false);
+            } else {
+                set("memory", "memory.limit_in_bytes", bytes.to_string(), true);
+                set(
+                    "memory",
+                    "memory.memsw.limit_in_bytes",
+                    bytes.to_string(),
+                    false,
+                );
+            }
+        }
+        if let Some(cores) = limits.cpu_cores {
+            let quota = ((cores * CPU_PERIOD as f64) as u64).max(1_000);
+            if v2 {
+                set("cpu", "cpu.max", format!("{quota} {CPU_PERIOD}"), true);
+            } else {
+                set("cpu", "cpu.cfs_period_us", CPU_PERIOD.to_string(), true);
+                set("cpu", "cpu.cfs_quota_us", quota.to_string(), true);
+            }
+        }
+        if let Some(most) = limits.pids {
+            set("pids", "pids.max", most.to_string(), true);
+        }
+        notices
+    }
+
+    /// The files through which a process enters the group.
+    pub(crate) fn entries(&self) -> io::Result<Vec<fs::File>> {
+        let paths: BTreeSet<&PathBuf> = self.dirs.values().collect();
+        paths
+            .iter()
+            .map(|dir| {
+                fs::OpenOptions::new()
+                    .write(true)
+                    .open(dir.join("cgroup.procs"))
+            })
+            .collect()
+    }
+
+    /// Every process in the group and in groups below it.
+    pub(crate) fn pids(&self) -> BTreeSet<i32> {
+        let mut found = BTreeSet::new();
+        for dir in self.dirs.values() {
+            tree(dir, 0, &mut |group| found.extend(read_pids(group)));
+        }
+        found
+    }
+
+    /// Kills everything in the group. False when something was left at the deadline.
+    pub(crate) fn kill_all(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if self.pids().is_empty() {
+                return true;
+            }
+            match self.version {
+                CgroupVersion::V2 => self.kill_unified(),
+                _ => self.kill_frozen(),
+            }
+            if Instant::now() >= deadline {
+                return self.pids().is_empty();
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    fn kill_unified(&self) {
+        let Some(dir) = self.dirs.get("unified") else {
+            return;
+        };
+        if fs::write(dir.join("cgroup.kill"), "1").is_err() {
+            // Kernels before 5.14.
+            let _ = fs::write(dir.join("cgroup.freeze"), "1");
+            procfs::signal_all(&self.pids(), Signal::KILL);
+            let _ = fs::write(dir.join("cgroup.freeze"), "0");
+        }
+    }
+
+    /// Frozen processes cannot fork, so none escapes between the listing and the signal.
+    fn kill_frozen(&self) {
+        let Some(freezer) = self
+            .dirs
+            .get("freezer")
+            .map(|dir| dir.join("freezer.state"))
+        else {
+            procfs::kill_round(|| self.pids());
+            return;
+        };
+        let _ = fs::write(&freezer, "FROZEN");
+        for _ in 0..50 {
+            if fs::read_to_string(&freezer).is_ok_and(|state| state.trim() == "FROZEN") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        procfs::signal_all(&self.pids(), Signal::KILL);
+        let _ = fs::write(&freezer, "THAWED");
+    }
+
+    /// Whether the kernel has killed a process of the group for want of memory.
+    pub(crate) fn oom_killed(&self) -> bool {
+        let file = if self.version == CgroupVersion::V2 {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        self.field("memory", file, "oom_kill ")
+            .is_some_and(|count| count > 0)
+    }
+
+    /// What the group uses; `None` for what is not counted.
+    pub(crate) fn usage(&self) -> (Option<f64>, Option<u64>, Option<u32>) {
+        let v2 = self.version == CgroupVersion::V2;
+        let cpu = if v2 {
+            // cpu.stat exists without the controller.
+            self.dirs
+                .get("unified")
+                .and_then(|dir| fs::read_to_string(dir.join("cpu.stat")).ok())
+                .and_then(|text| {
+                    text.lines()
+                        .find_map(|line| line.strip_prefix("usage_usec ")?.parse::<u64>().ok())
+                })
+                .map(|micros| micros as f64 / 1e6)
+        } else {
+            self.number("cpuacct", "cpuacct.usage")
+                .map(|nanos| nanos as f64 / 1e9)
+        };
+        // Page cache that can be dropped at once is not what the program needs.
+        let (total, cache) = if v2 {
+            (
+                self.number("memory", "memory.current"),
+                self.field("memory", "memory.stat", "inactive_file "),
+            )
+        } else {
+            (
+                self.number("memory", "memory.usage_in_bytes"),
+                self.field("memory", "memory.stat", "total_inactive_file "),
+            )
+        };
+        let memory = total.map(|total| total.saturating_sub(cache.unwrap_or(0)));
+        let pids = self
+            .number("pids", "pids.current")
+            .and_then(|count| u32::try_from(count).ok());
+        (cpu, memory, pids)
+    }
+
+    /// The most memory there was at one time.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let file = if self.version == CgroupVersion::V2 {
+            "memory.peak"
+        } else {
+            "memory.max_usage_in_bytes"
+        };
+        self.number("memory", file)
+    }
+
+    /// Removes the group, which must be empty, with groups that programs made below it.
+    pub(crate) fn remove(&self) {
+        for dir in self.dirs.values() {
+            let mut groups = Vec::new();
+            tree(dir, 0, &mut |group| groups.push(group.to_owned()));
+            for group in groups.iter().rev() {
+                // The kernel lets go of a dead process a moment after its parent has seen it.
+                for _ in 0..50 {
+                    match fs::remove_dir(group) {
+                        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                            std::thread::sleep(Duration::from_millis(2));
+                        }
+                        _ => break,
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a workload uses now: by its group where that is counted, else by its processes, which
+/// descend from its shim.
+pub(crate) fn usage_now(group: Option<&Dirs>, shim: i32) -> Usage {
+    let (cpu, memory, pids) = group.map_or((None, None, None), Dirs::usage);
+    if let (Some(cpu_seconds), Some(memory_bytes), Some(pids)) = (cpu, memory, pids) {
+        return Usage {
+            cpu_seconds,
+            memory_bytes,
+            pids,
+        };
+    }
+    let family = procfs::descendants(shim);
+    let of_family = || -> f64 {
+        let living: f64 = family
+            .iter()
+            .filter_map(|&pid| procfs::Stat::of(pid))
+            .map(|stat| stat.cpu_seconds + stat.children_cpu_seconds)
+            .sum();
+        living + procfs::Stat::of(shim).map_or(0.0, |stat| stat.children_cpu_seconds)
+    };
+    Usage {
+        cpu_seconds: cpu.unwrap_or_else(of_family),
+        memory_bytes: memory
+            .unwrap_or_else(|| family.iter().map(|&pid| procfs::resident_bytes(pid)).sum()),
+        pids: pids.unwrap_or_else(|| u32::try_from(family.len()).unwrap_or(u32::MAX)),
+    }
+}
+
+fn read_pids(group: &Path) -> BTreeSet<i32> {
+    let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    // Zero is a process outside this pid namespace.
+    text.lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|pid| *pid > 0)
+        .collect()
+}
+
+/// Visits a group and those below it, parents first.
+fn tree(dir: &Path, depth: usize, visit: &mut impl FnMut(&Path)) {
+    if !dir.is_dir() || depth > 32 {
+        return;
+    }
+    visit(dir);
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            tree(&entry.path(), depth + 1, visit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes a group, puts a process and its child in, kills all, removes it.
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+    fn kills_everything(preference: CgroupPreference) {
+        let base = Base::detect(preference);
+        let Some(dirs) = base.dirs else {
+            eprintln!(
+                "skipped: {preference:?} is not to be had here: {:?}",
+                base.notices
+            );
+            return;
+        };
+        let name = format!("unit-{}-{preference:?}", std::process::id());
+        let (group, _) = dirs.make(&name, &Limits::default()).unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read go; sleep 600 & setsid sleep 600 & wait"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        for mut entry in group.entries().unwrap() {
+            io::Write::write_all(&mut entry, child.id().to_string().as_bytes()).unwrap();
+        }
+        io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while group.pids().len() < 3 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(group.pids().len() >= 3);
+        assert!(group.kill_all(Duration::from_secs(10)));
+        child.wait().unwrap();
+        group.remove();
+        assert!(group.dirs.values().all(|dir| !dir.exists()));
+    }
+
+    #[test]
+    fn a_v1_group_ends_with_all_its_processes() {
+        kills_everything(CgroupPreference::V1);
+    }
+
+    #[test]
+    fn a_v2_group_ends_with_all_its_processes() {
+        kills_everything(CgroupPreference::V2);
+    }
+
+    #[test]
+    fn switched_off_means_none_and_says_so() {
+        let base = Base::detect(CgroupPreference::Off);
+        assert_eq!(base.version(), CgroupVersion::None);
+        assert!(base.notices[0].contains("not enforced"));
+    }
+}

@@ -1,0 +1,450 @@
+//! The embedded engine: programs of this host, each below a shim of its own.
+//!
+//! The engine holds nothing that is not also in the workloads' directories. Opened again after
+//! its process died, it finds every workload as it is: running below its shim, ended with an
+//! exit, or lost with a shim that was killed, in which case it ends what is left and says so.
+
+mod launch;
+mod observe;
+mod prepare;
+mod stream;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ondol_types::{Clock, CrashPoints, WorkloadId};
+use tokio::sync::{OnceCell, watch};
+
+use crate::cgroup::{Base, CgroupPreference, usage_now};
+use crate::engine::{Engine, LogLines};
+use crate::error::EngineError;
+use crate::home::{Home, VERSION, make_private_dir, remove_tree};
+use crate::model::{
+    Capabilities, Exit, LogQuery, Observation, Started, StopPolicy, Usage, WorkloadSpec,
+    WorkloadState,
+};
+use crate::ports::{PortAllocator, ephemeral_range};
+use crate::wire::{Operation, Request, Response, write_line};
+use crate::{listening, ports};
+
+/// How long a shim may take to answer on its socket.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a shim may take, beyond the grace, to end everything and write the exit.
+const END_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the process engine needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory of all workloads: `workloads/` of the data directory.
+    pub workloads_dir: PathBuf,
+    /// The program and first arguments that are a shim: the own executable and `shim`.
+    pub shim_command: Vec<OsString>,
+    /// `PATH` of workloads that bring none.
+    pub path: String,
+    /// Appended to the `PATH` of all workloads: where the `ondol` command is.
+    pub tool_dir: Option<PathBuf>,
+    /// Ports for workloads; those that are ephemeral on this host are left out.
+    pub ports: RangeInclusive<u16>,
+    /// Which control groups to use.
+    pub cgroups: CgroupPreference,
+}
+
+impl Config {
+    /// Defaults for a directory and an executable with the subcommand `shim`.
+    pub fn new(workloads_dir: impl Into<PathBuf>, executable: impl Into<PathBuf>) -> Self {
+        let executable = executable.into();
+        Self {
+            workloads_dir: workloads_dir.into(),
+            tool_dir: executable.parent().map(Path::to_owned),
+            shim_command: vec![executable.into(), "shim".into()],
+            path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            ports: ports::DEFAULT_RANGE,
+            cgroups: CgroupPreference::Auto,
+        }
+    }
+}
+
+/// Runs workloads as processes of this host.
+#[derive(Clone)]
+pub struct ProcessEngine(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    crash: Arc<dyn CrashPoints>,
+    cgroups: Base,
+    ports: Mutex<PortAllocator>,
+    gates: Mutex<HashMap<WorkloadId, Arc<tokio::sync::Mutex<()>>>>,
+    changes: watch::Sender<u64>,
+    netns: OnceCell<Netns>,
+}
+
+/// What the host allows for network namespaces.
+#[derive(Clone, Debug)]
+struct Netns {
+    /// The way that works, or what the kernel said.
+    way: Result<NetnsWay, String>,
+    outbound: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NetnsWay {
+    Privileged,
+    UserNamespace,
+}
+
+impl ProcessEngine {
+    /// Opens the engine and adopts what it finds: living workloads are watched again, lost ones
+    /// are ended and given their exit. Must be called inside a tokio runtime, by the one process
+    /// that owns the data directory.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub async fn open(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        crash: Arc<dyn CrashPoints>,
+    ) -> Result<Self, EngineError> {
+        let dir = config.workloads_dir.clone();
+        let preference = config.cgroups;
+        let (dir, cgroups) = blocking(move || {
+            make_private_dir(&dir).map_err(EngineError::io("make", &dir))?;
+            // Programs get paths below it, and they run elsewhere.
+            let dir = dir
+                .canonicalize()
+                .map_err(EngineError::io("resolve", &dir))?;
+            Ok::<_, EngineError>((dir, Base::detect(preference)))
+        })
+        .await?;
+        for notice in &cgroups.notices {
+            tracing::warn!(workload.engine = "process", notice = %notice, "the host lacks something");
+        }
+        let config = Config {
+            workloads_dir: dir,
+            ..config
+        };
+        let ports = PortAllocator::new(config.ports.clone(), ephemeral_range());
+        let inner = Inner {
+            config,
+            clock,
+            crash,
+            cgroups,
+            ports: Mutex::new(ports),
+            gates: Mutex::default(),
+            changes: watch::Sender::new(0),
+            netns: OnceCell::new(),
+        };
+        let engine = Self(Arc::new(inner));
+        engine.adopt_all().await?;
+        Ok(engine)
+    }
+
+    /// The directory of a workload's log, for [`crate::log::LogReader`].
+    pub fn log_dir(&self, id: &WorkloadId) -> PathBuf {
+        self.0.home(id).log()
+    }
+
+    async fn adopt_all(&self) -> Result<(), EngineError> {
+        for id in self.0.ids().await? {
+            match self.0.observe(&id).await {
+                Ok(Some(observation)) if observation.state.exit().is_none() => {
+                    if let Some(port) = observation.address.map(|address| address.port()) {
+                        // Two living workloads cannot have one port, whatever the files say.
+                        let _ = lock(&self.0.ports).reserve(port, &id);
+                    }
+                    tracing::info!(workload.id = %id, workload.incarnation = observation.incarnation, "workload adopted");
+                    self.0.clone().watch(id);
+                }
+                Ok(_) => {}
+                // One damaged directory must not keep all others from their engine.
+                Err(error) => {
+                    tracing::error!(workload.id = %id, error = %error, "workload not adopted")
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn home(&self, id: &WorkloadId) -> Home {
+        Home::of(&self.config.workloads_dir, id)
+    }
+
+    /// Serialises what changes a workload's directory.
+    fn gate(&self, id: &WorkloadId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut gates = lock(&self.gates);
+        gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+        gates.entry(*id).or_default().clone()
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+
+    /// The ids of all directories, in order.
+    async fn ids(&self) -> Result<Vec<WorkloadId>, EngineError> {
+        let dir = self.config.workloads_dir.clone();
+        blocking(move || {
+            let mut ids: Vec<WorkloadId> = std::fs::read_dir(&dir)
+                .map_err(EngineError::io("list", &dir))?
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                .collect();
+            ids.sort_unstable();
+            Ok(ids)
+        })
+        .await
+    }
+
+    async fn known(&self, id: &WorkloadId) -> Result<Observation, EngineError> {
+        self.observe(id).await?.ok_or(EngineError::NotFound(*id))
+    }
+
+    /// Waits until the incarnation that is the latest now has ended.
+    async fn wait(&self, id: &WorkloadId) -> Result<Exit, EngineError> {
+        let mut changes = self.changes.subscribe();
+        let incarnation = self.known(id).await?.incarnation;
+        loop {
+            changes.borrow_and_update();
+            let observation = self.known(id).await?;
+            match observation.state {
+                WorkloadState::Exited(exit) => return Ok(exit),
+                // A newer incarnation can only have been started after this one ended.
+                _ if observation.incarnation != incarnation => {
+                    return Err(EngineError::NotFound(*id));
+                }
+                _ => {}
+            }
+            // The timer is for ends that nobody signals: a watcher that could not watch.
+            let _ = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await;
+        }
+    }
+
+    /// Sends one request to a living shim.
+    async fn ask(&self, id: &WorkloadId, op: Operation) -> Result<Response, EngineError> {
+        let home = self.home(id);
+        let answer = blocking(move || {
+            let stream = home.with_socket_path(|path| UnixStream::connect(path))?;
+            stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+            stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
+            write_line(&stream, &Request { v: VERSION, op })?;
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut line)?;
+            Ok::<Response, std::io::Error>(serde_json::from_str(&line)?)
+        })
+        .await;
+        answer.map_err(|source| EngineError::ShimSilent { id: *id, source })
+    }
+
+    /// Asks for an end and waits for it. A shim that does not answer or does not bring the end
+    /// about is killed, and the rest is what happens to every lost workload.
+    async fn end(
+        &self,
+        id: &WorkloadId,
+        op: Operation,
+        patience: Duration,
+    ) -> Result<Exit, EngineError> {
+        if let WorkloadState::Exited(exit) = self.known(id).await?.state {
+            return Ok(exit);
+        }
+        let asked = self.ask(id, op).await;
+        if asked.is_ok()
+            && let Ok(exit) = tokio::time::timeout(patience, self.wait(id)).await
+        {
+            return exit;
+        }
+        // Between the question and the refusal it may have ended by itself.
+        if let WorkloadState::Exited(exit) = self.known(id).await?.state {
+            return Ok(exit);
+        }
+        tracing::warn!(workload.id = %id, "the shim does not bring the workload to its end, so it is killed");
+        let home = self.home(id);
+        blocking(move || {
+            let identity = home.identity()?;
+            if let Some(shim) = identity
+                .map(|identity| identity.shim)
+                .filter(|shim| shim.is_alive())
+            {
+                crate::procfs::signal_all(&[shim.pid].into(), rustix::process::Signal::KILL);
+            }
+            Ok::<(), EngineError>(())
+        })
+        .await?;
+        match tokio::time::timeout(END_PATIENCE, self.wait(id)).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                let source = std::io::ErrorKind::TimedOut.into();
+                Err(EngineError::ShimSilent { id: *id, source })
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Engine for ProcessEngine {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    async fn start(&self, spec: WorkloadSpec) -> Result<Started, EngineError> {
+        let inner = self.0.clone();
+        // A caller that goes away must not leave a shim that nobody watches.
+        let id = spec.id;
+        let started = tokio::spawn(async move { inner.start(spec).await }).await;
+        started.unwrap_or_else(|error| {
+            Err(EngineError::Shim {
+                id,
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    async fn observe(&self, id: &WorkloadId) -> Result<Option<Observation>, EngineError> {
+        self.0.observe(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observation>, EngineError> {
+        let mut all = Vec::new();
+        for id in self.0.ids().await? {
+            match self.0.observe(&id).await {
+                Ok(observation) => all.extend(observation),
+                Err(error) => {
+                    tracing::error!(workload.id = %id, error = %error, "workload not listed")
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn stop(&self, id: &WorkloadId, policy: StopPolicy) -> Result<Exit, EngineError> {
+        let grace_millis = u64::try_from(policy.grace.as_millis()).unwrap_or(u64::MAX);
+        let patience = policy.grace.saturating_add(END_PATIENCE);
+        self.0
+            .end(
+                id,
+                Operation::Stop {
+                    signal: policy.signal,
+                    grace_millis,
+                },
+                patience,
+            )
+            .await
+    }
+
+    async fn kill(&self, id: &WorkloadId) -> Result<Exit, EngineError> {
+        self.0.end(id, Operation::Kill, END_PATIENCE).await
+    }
+
+    async fn wait(&self, id: &WorkloadId) -> Result<Exit, EngineError> {
+        self.0.wait(id).await
+    }
+
+    async fn logs(&self, id: &WorkloadId, query: LogQuery) -> Result<LogLines, EngineError> {
+        self.0.known(id).await?;
+        Ok(stream::lines(self.0.clone(), *id, query))
+    }
+
+    async fn remove(&self, id: &WorkloadId) -> Result<(), EngineError> {
+        let gate = self.0.gate(id);
+        let _gate = gate.lock().await;
+        if let Some(observation) = self.0.observe_gated(id).await?
+            && observation.state.exit().is_none()
+        {
+            return Err(EngineError::Running {
+                id: *id,
+                incarnation: observation.incarnation,
+            });
+        }
+        let home = self.0.home(id);
+        if home.is_locked() {
+            return Err(EngineError::Running {
+                id: *id,
+                incarnation: 0,
+            });
+        }
+        // Renamed first, so that a removal that is cut short leaves no half of a workload.
+        let trash = self.0.config.workloads_dir.join(format!("removed-{id}"));
+        blocking(move || {
+            remove_tree(&trash).map_err(EngineError::io("remove", &trash))?;
+            match std::fs::rename(home.dir(), &trash) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                other => other.map_err(EngineError::io("remove", home.dir()))?,
+            }
+            remove_tree(&trash).map_err(EngineError::io("remove", &trash))
+        })
+        .await?;
+        self.0.changed();
+        Ok(())
+    }
+
+    async fn usage(&self, id: &WorkloadId) -> Result<Usage, EngineError> {
+        if let WorkloadState::Exited(exit) = self.0.known(id).await?.state {
+            return Ok(exit.usage);
+        }
+        let home = self.0.home(id);
+        blocking(move || {
+            let identity = home.identity()?;
+            Ok(identity
+                .map(|identity| usage_now(identity.cgroup.as_ref(), identity.shim.pid))
+                .unwrap_or_default())
+        })
+        .await
+    }
+
+    async fn listening(&self, id: &WorkloadId) -> Result<Vec<SocketAddr>, EngineError> {
+        let WorkloadState::Running { pid, .. } = self.0.known(id).await?.state else {
+            return Ok(Vec::new());
+        };
+        let home = self.0.home(id);
+        blocking(move || {
+            let group = home.identity()?.and_then(|identity| identity.cgroup);
+            let mut pids = crate::procfs::descendants(pid);
+            pids.insert(pid);
+            pids.extend(group.iter().flat_map(crate::cgroup::Dirs::pids));
+            Ok(listening::listening(&pids))
+        })
+        .await
+    }
+
+    async fn capabilities(&self) -> Capabilities {
+        let netns = self.0.netns().await;
+        let mut notices = self.0.cgroups.notices.clone();
+        match (&netns.way, &netns.outbound) {
+            (Err(reason), _) => notices.push(format!("a fixed service.port is refused: no network namespace ({reason})")),
+            (Ok(_), None) => notices.push(
+                "a program with a fixed service.port has no outbound network: install slirp4netns to give it one".to_owned(),
+            ),
+            _ => {}
+        }
+        Capabilities {
+            cgroups: self.0.cgroups.version(),
+            netns: netns.way.is_ok(),
+            notices,
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+}
+
+/// Runs what waits for the disk away from the executor's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // The work is never aborted, so it panicked; that must not be hidden.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
