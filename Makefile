@@ -1,0 +1,38 @@
+# make demo | make test | make bench: see README.md.
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+export ONDOL_BIN := $(abspath $(TARGET))/release/ondol
+
+.PHONY: setup build demo test check unit e2e bench reference clean-demo
+
+setup: ## install what is missing, or say what to install
+	@scripts/setup.sh $(SETUP)
+
+build:
+	$(CARGO) build --release --locked -p ondol
+
+demo: SETUP = run
+demo: setup build ## build, start the platform, walk the whole loop, leave it running until Ctrl-C
+	@scripts/demo.sh
+
+test: setup check unit build e2e ## the command that CI calls
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@scripts/tidy.sh
+
+unit:
+	ONDOL_REQUIRE_POSTGRES=1 $(CARGO) test --workspace --exclude ondol-testing --locked
+
+e2e: build
+	$(CARGO) test -p ondol-testing --locked -- --test-threads=2
+
+bench: build ## print our figures and the rivals' from the same run
+	@scripts/bench.sh
+
+reference: build ## write the generated pages of docs/
+	$(ONDOL_BIN) reference cli > docs/cli.md
+	$(ONDOL_BIN) reference configuration > docs/configuration.md
+	$(ONDOL_BIN) reference openapi > docs/openapi.json
+	$(ONDOL_BIN) schema > docs/ondol.schema.json

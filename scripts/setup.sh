@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what is missing through the system's package manager when it may, and otherwise says
+# what to install. `run`: what building and running needs; `dev` (default): tests as well.
+set -euo pipefail
+level=${1:-dev}
+
+# command or file → Debian package
+run_needs=("git:git" "python3:python3" "cc:gcc" "make:make")
+dev_needs=("skopeo:skopeo" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux")
+
+packages=()
+need() {
+    local program=${1%%:*} package=${1##*:}
+    command -v "$program" >/dev/null 2>&1 || packages+=("$package")
+}
+for entry in "${run_needs[@]}"; do need "$entry"; done
+[ -f /usr/include/stdio.h ] || packages+=("libc6-dev")
+if [ "$level" = dev ]; then
+    for entry in "${dev_needs[@]}"; do need "$entry"; done
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=("postgresql")
+fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "please install with your package manager: ${packages[*]}" >&2
+        exit 1
+    fi
+    sudo=()
+    if [ "$(id -u)" != 0 ]; then
+        if sudo -n true 2>/dev/null; then sudo=(sudo -n); else
+            echo "please run: sudo apt-get install ${packages[*]}" >&2
+            exit 1
+        fi
+    fi
+    echo "installing ${packages[*]}"
+    "${sudo[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "Rust is missing: install it from https://rustup.rs (1.95 or newer), then run this again" >&2
+    exit 1
+fi
+if [ "$level" = dev ] && ! cargo fmt --version >/dev/null 2>&1; then
+    rustup component add rustfmt clippy
+fi
