@@ -101,6 +101,7 @@ pub(crate) fn make_netns(with_user: bool) -> io::Result<()> {
 pub(crate) fn spawn(command: &mut Command, preparation: Preparation) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     let before_exec = move || -> io::Result<()> {
+        unblock_signals()?;
         rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the kernel was told to watch it.
@@ -138,13 +139,14 @@ pub(crate) fn spawn(command: &mut Command, preparation: Preparation) -> io::Resu
 pub(crate) fn spawn_helper(command: &mut Command) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     let before_exec = move || -> io::Result<()> {
+        unblock_signals()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         Ok(())
     };
-    // SAFETY: two system calls, no allocation.
+    // SAFETY: a few system calls, no allocation.
     unsafe { command.pre_exec(before_exec) };
     command.spawn()
 }
@@ -173,8 +175,19 @@ fn loopback_up() -> io::Result<()> {
     }
 }
 
-/// Signals of this thread as a descriptor that becomes readable. Programs started later do not
-/// inherit the blocking: `Command` clears the mask of its children.
+/// Clears the signal mask, which children inherit and exec keeps. Runs between fork and exec.
+fn unblock_signals() -> io::Result<()> {
+    // SAFETY: the set is initialised by sigemptyset before it is read.
+    let result = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Signals of this thread as a descriptor that becomes readable. What [`spawn`] and
+/// [`spawn_helper`] start does not inherit the blocking.
 #[derive(Debug)]
 pub(crate) struct SignalFd(File);
 
