@@ -241,14 +241,22 @@ impl Node {
             Kind::Map(entries) if self.is_map() => {
                 // Where a section was written is where its strongest layer wrote it.
                 self.origin = stronger.origin;
+                let Kind::Map(own) = &mut self.kind else {
+                    return;
+                };
+                // Keys of one layer come once, so only those that were there before are searched.
+                let before = own.len();
                 for entry in entries {
-                    if let Some(own) = self.child_mut(&entry.key) {
-                        own.merge(entry.value);
-                        self.adopt_key_origin(&entry.key, entry.origin);
-                    } else if let Kind::Map(own) = &mut self.kind
-                        && !matches!(entry.value.kind, Kind::Null)
+                    match own[..before]
+                        .iter_mut()
+                        .find(|known| known.key == entry.key)
                     {
-                        own.push(entry);
+                        Some(known) => {
+                            known.origin = entry.origin;
+                            known.value.merge(entry.value);
+                        }
+                        None if entry.value.kind == Kind::Null => {}
+                        None => own.push(entry),
                     }
                 }
             }
@@ -258,14 +266,6 @@ impl Node {
                     origin: stronger.origin,
                 }
             }
-        }
-    }
-
-    fn adopt_key_origin(&mut self, key: &str, origin: Origin) {
-        if let Kind::Map(entries) = &mut self.kind
-            && let Some(entry) = entries.iter_mut().find(|entry| entry.key == key)
-        {
-            entry.origin = origin;
         }
     }
 

@@ -2,6 +2,8 @@
 //! environment. There is one mechanism: every layer is a tree with origins, the trees are merged,
 //! the result is read into types and checked, and what was merged explains every value.
 
+use std::collections::HashMap;
+
 use ondol_types::{EnvironmentName, ProjectName, RelPath};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -352,8 +354,17 @@ fn explain(spec: &Spec, root: &Node) -> Vec<Explained> {
 }
 
 fn leaves(value: &Value, node: Option<&Node>, path: &mut Vec<String>, out: &mut Vec<Explained>) {
+    let entries = node.map(Node::entries).unwrap_or_default();
+    let index: HashMap<&str, &Node> = entries
+        .iter()
+        .map(|entry| (entry.key.as_str(), &entry.value))
+        .collect();
     let mut child = |key: String, value: &Value| {
-        let below = node.and_then(|node| node.child(&key));
+        let item = || {
+            node.filter(|node| !node.is_map())
+                .and_then(|node| node.child(&key))
+        };
+        let below = index.get(key.as_str()).copied().or_else(item);
         path.push(key);
         leaves(value, below, path, out);
         path.pop();

@@ -4,7 +4,7 @@
 //! cost more than its size: bytes, depth and the number of values (aliases counted each time
 //! they are used) have ceilings, keys come once, and there is one document.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
@@ -312,11 +312,8 @@ fn join(node: &mut Node, source: Node) -> Result<(), SpecError> {
     match source.kind {
         Kind::Map(others) => {
             if let Kind::Map(entries) = &mut node.kind {
-                let missing: Vec<Entry> = others
-                    .into_iter()
-                    .filter(|other| entries.iter().all(|entry| entry.key != other.key))
-                    .collect();
-                entries.extend(missing);
+                let own: HashSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+                entries.extend(others.into_iter().filter(|other| !own.contains(&other.key)));
             }
             Ok(())
         }

@@ -10,12 +10,12 @@ use crate::node::{Node, dotted};
 /// Checks a specification; `root` is the tree that it was read from and knows the places.
 pub(crate) fn check(spec: &Spec, root: &Node) -> Result<(), SpecError> {
     let checker = Checker { root };
+    parts::names(spec, &checker)?;
     parts::commands(spec, &checker)?;
     parts::build(spec, &checker)?;
     parts::service(spec, &checker)?;
     parts::release(spec, &checker)?;
     parts::data(spec, &checker)?;
-    parts::names(spec, &checker)?;
     parts::training(spec, &checker)?;
     parts::monitor(spec, &checker)?;
     graph::steps(spec, &checker)

@@ -18,7 +18,7 @@ pub use eval::{Comparison, Refusal, Verdict};
 /// The most characters that an expression may have.
 pub const MAX_CHARS: usize = 1_000;
 /// The deepest that parts of an expression may be nested.
-pub const MAX_DEPTH: u16 = 32;
+pub const MAX_DEPTH: u16 = 16;
 
 /// Names that `release.check` knows, for the canary and, behind `current.`, for the release
 /// that it is to replace.
@@ -53,6 +53,9 @@ pub enum ExprError {
         /// What is needed.
         expected: &'static str,
     },
+    /// The host gave no thread to read it with.
+    #[error("the expression cannot be read now, because the system refuses another thread")]
+    Unavailable,
     /// A name that will never have a value.
     #[error("`{name}` is not known here; known are {known}")]
     Unknown {

@@ -4,6 +4,9 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
 use super::{ExprError, MAX_CHARS, MAX_DEPTH, Number, Operator, Test};
 
+/// Stack of the thread that parses. Only what is used of it takes memory.
+const STACK_BYTES: usize = 64 << 20;
+
 pub(super) fn read(text: &str) -> Result<Test, ExprError> {
     let length = text.chars().count();
     if length > MAX_CHARS {
@@ -22,6 +25,20 @@ pub(super) fn read(text: &str) -> Result<Test, ExprError> {
             message: format!("nested deeper than {MAX_DEPTH} levels"),
         });
     }
+    // The generated parser needs up to 200 KiB of stack per level, more than the thread of a
+    // caller may have, and a stack that overflows ends the whole process. So it gets its own.
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new()
+            .name("cel".to_owned())
+            .stack_size(STACK_BYTES);
+        let handle = parser
+            .spawn_scoped(scope, || parse(text))
+            .map_err(|_| ExprError::Unavailable)?;
+        handle.join().unwrap_or(Err(ExprError::Unavailable))
+    })
+}
+
+fn parse(text: &str) -> Result<Test, ExprError> {
     let parsed = cel::parser::Parser::new()
         .max_recursion_depth(MAX_DEPTH * 2)
         .parse(text);

@@ -211,3 +211,31 @@ proptest! {
         prop_assert_eq!(program.execute(&context).unwrap(), cel::Value::Bool(verdict.passed), "{}", text);
     }
 }
+
+/// Not a measurement: a parser that backtracks without bound would not come back at all.
+#[test]
+fn the_longest_expressions_are_read() {
+    for text in [
+        format!("a > 0{}", "&&a>0".repeat(160)),
+        format!("a > {}a", "a+".repeat(490)),
+        format!("{}a > 0{}", "(".repeat(16), ")".repeat(16)),
+        format!("a > 0{}", " ? true : a > 1".repeat(16)),
+        format!("a{} > 0", ".b".repeat(490)),
+    ] {
+        assert!(
+            Expression::parse(&text).is_ok(),
+            "{text}: {:?}",
+            Expression::parse(&text)
+        );
+    }
+    for text in [
+        "a[".repeat(400),
+        "a?".repeat(400),
+        "(a".repeat(400),
+        "{a:".repeat(300),
+        "-(".repeat(400),
+        "a<".repeat(499),
+    ] {
+        assert!(Expression::parse(&text).is_err(), "{text}");
+    }
+}

@@ -7,6 +7,7 @@
 
 mod build;
 mod data;
+mod pattern;
 mod release;
 mod service;
 mod step;
@@ -22,11 +23,12 @@ use utoipa::ToSchema;
 
 pub use build::{Build, Command, ImageRef, Test};
 pub use data::{Column, ColumnType, Dataset, Scalar, Schema};
+pub use pattern::Pattern;
 pub use release::{Release, Strategy};
 pub use service::{Engine, Expect, Health, Limits, Replicas, Service, Target};
 pub use step::{BUILT_IN_STEPS, Previews, Step};
 pub(crate) use text::text_form;
-pub use text::{ByteSize, HostName, Pattern, Percent, Period, TextError, UrlPath};
+pub use text::{ByteSize, HostName, Percent, Period, TextError, UrlPath};
 pub use train::{
     AutoTrain, Code, Drift, DriftReference, Metric, Monitor, Slo, Task, Train, TrainOn,
 };

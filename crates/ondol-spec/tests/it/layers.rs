@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{read, tree};
 
-const EXAMPLE: &str = r#"
+pub(crate) const EXAMPLE: &str = r#"
 project: iris
 test: pytest -q
 build: { dockerfile: Dockerfile }

@@ -4,6 +4,7 @@ mod docs;
 mod errors;
 mod layers;
 mod properties;
+mod stored;
 
 use ondol_spec::{Effective, MemoryTree, Sources, SpecError, resolve};
 
