@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use super::base::{self, Base};
-use super::layer::{self, Layer, Part};
+use super::layer::{self, Keep, Layer, Part};
 use crate::error::RegistryError;
 use crate::model::{Descriptor, Reference, Repository, media};
 use crate::service::RegistryService;
@@ -23,7 +23,7 @@ pub(super) const APP_DIR: &str = "app";
 pub const HOST_LABEL: &str = "dev.ondol.host";
 
 /// What an image is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BuildRequest {
     /// Where it is kept.
     pub repository: Repository,
@@ -31,8 +31,8 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// The folder that becomes `/app`.
     pub root: PathBuf,
-    /// Paths of the folder that stay out.
-    pub exclude: Vec<String>,
+    /// Which files of the folder go in; history and caches never do.
+    pub keep: Keep,
     /// What starts it, as a shell line.
     pub command: Option<String>,
     /// Environment of the program.
@@ -75,11 +75,11 @@ impl RegistryService {
             Some(reference) => base::pull(self, ctx, &request.repository, reference).await?,
             None => Base::empty(),
         };
-        let (root, exclude) = (request.root.clone(), request.exclude.clone());
+        let (root, keep) = (request.root.clone(), request.keep.clone());
         let layers = tokio::task::spawn_blocking(move || {
             [Part::Dependencies, Part::Code]
                 .into_iter()
-                .map(|part| layer::pack(&root, APP_DIR, part, &exclude))
+                .map(|part| layer::pack(&root, APP_DIR, part, &keep))
                 .collect::<Result<Vec<Layer>, _>>()
         })
         .await

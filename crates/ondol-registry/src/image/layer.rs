@@ -29,6 +29,9 @@ const LEFT_OUT: &[&str] = &[
 /// Names whose content changes with the lockfile and not with the code: a layer of their own.
 const DEPENDENCIES: &[&str] = &[".venv", "node_modules", "vendor"];
 
+/// Which files of the folder go into the image, by their path below it.
+pub type Keep = std::sync::Arc<dyn Fn(&Path) -> bool + Send + Sync>;
+
 const MAX_ENTRIES: usize = 500_000;
 
 /// Which part of the folder a layer takes.
@@ -79,11 +82,7 @@ impl<W: Write> Write for Tee<W> {
 }
 
 /// Lists the entries of a part, sorted, as paths relative to `root`.
-pub(super) fn list(
-    root: &Path,
-    part: Part,
-    exclude: &[String],
-) -> Result<Vec<PathBuf>, RegistryError> {
+pub(super) fn list(root: &Path, part: Part, keep: &Keep) -> Result<Vec<PathBuf>, RegistryError> {
     let mut found = Vec::new();
     let mut pending = vec![PathBuf::new()];
     while let Some(folder) = pending.pop() {
@@ -94,10 +93,7 @@ pub(super) fn list(
             let text = name.to_string_lossy();
             let top = folder.as_os_str().is_empty();
             let relative = folder.join(&name);
-            let excluded = exclude
-                .iter()
-                .any(|pattern| relative.starts_with(pattern.trim_matches('/')));
-            if LEFT_OUT.contains(&&*text) || excluded {
+            if LEFT_OUT.contains(&&*text) {
                 continue;
             }
             if top && (DEPENDENCIES.contains(&&*text) != (part == Part::Dependencies)) {
@@ -108,6 +104,8 @@ pub(super) fn list(
                 .map_err(RegistryError::io(relative.display()))?;
             if kind.is_dir() {
                 pending.push(relative.clone());
+            } else if !keep(&relative) {
+                continue;
             }
             if kind.is_dir() || kind.is_file() || kind.is_symlink() {
                 found.push(relative);
@@ -146,7 +144,7 @@ pub(super) fn pack(
     root: &Path,
     prefix: &str,
     part: Part,
-    exclude: &[String],
+    keep: &Keep,
 ) -> Result<Layer, RegistryError> {
     let file = tempfile::NamedTempFile::new().map_err(RegistryError::io("a temporary file"))?;
     let compressed = Tee::new(std::io::BufWriter::new(file));
@@ -154,7 +152,7 @@ pub(super) fn pack(
         .mtime(0)
         .write(compressed, Compression::new(6));
     let mut tar = tar::Builder::new(Tee::new(gzip));
-    let entries = list(root, part, exclude)?;
+    let entries = list(root, part, keep)?;
     for (index, _) in prefix.match_indices('/').chain([(prefix.len(), "")]) {
         append(
             &mut tar,
@@ -265,6 +263,10 @@ fn append<W: Write>(
 mod tests {
     use super::*;
 
+    fn all() -> Keep {
+        std::sync::Arc::new(|_: &Path| true)
+    }
+
     fn tree() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("pkg/__pycache__")).unwrap();
@@ -285,8 +287,8 @@ mod tests {
         let (one, two) = (tree(), tree());
         fs::set_permissions(two.path().join("app.py"), fs::Permissions::from_mode(0o600)).unwrap();
         for part in [Part::Code, Part::Dependencies] {
-            let a = pack(one.path(), "app", part, &[]).unwrap();
-            let b = pack(two.path(), "app", part, &[]).unwrap();
+            let a = pack(one.path(), "app", part, &all()).unwrap();
+            let b = pack(two.path(), "app", part, &all()).unwrap();
             assert_eq!((&a.digest, &a.diff_id), (&b.digest, &b.diff_id));
         }
     }
@@ -294,20 +296,25 @@ mod tests {
     #[test]
     fn history_and_caches_stay_out_and_dependencies_have_their_own_layer() {
         let dir = tree();
-        let code = list(dir.path(), Part::Code, &[]).unwrap();
+        let code = list(dir.path(), Part::Code, &all()).unwrap();
         assert_eq!(
             code,
             ["app.py", "link.py", "pkg", "pkg/a.py"].map(PathBuf::from)
         );
         assert!(
-            list(dir.path(), Part::Dependencies, &[])
+            list(dir.path(), Part::Dependencies, &all())
                 .unwrap()
                 .iter()
                 .all(|path| path.starts_with(".venv"))
         );
         assert_eq!(
-            list(dir.path(), Part::Code, &["pkg/".to_owned()]).unwrap(),
-            ["app.py", "link.py"].map(PathBuf::from)
+            list(
+                dir.path(),
+                Part::Code,
+                &(std::sync::Arc::new(|path: &Path| !path.starts_with("pkg")) as Keep)
+            )
+            .unwrap(),
+            ["app.py", "link.py", "pkg"].map(PathBuf::from)
         );
     }
 
@@ -315,7 +322,7 @@ mod tests {
     fn links_out_of_the_tree_are_refused_by_name() {
         let dir = tree();
         std::os::unix::fs::symlink("../../etc/passwd", dir.path().join("pkg/out")).unwrap();
-        let error = pack(dir.path(), "app", Part::Code, &[])
+        let error = pack(dir.path(), "app", Part::Code, &all())
             .err()
             .unwrap()
             .to_string();

@@ -7,4 +7,5 @@ mod relocate;
 mod unpack;
 
 pub use build::{BuildRequest, Built, HOST_LABEL};
+pub use layer::Keep;
 pub use unpack::Unpacked;
