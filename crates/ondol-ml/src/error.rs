@@ -72,6 +72,12 @@ pub enum MlError {
     /// The network side of the model server failed.
     #[error("model server")]
     Server(#[source] std::io::Error),
+    /// The caller may not do this.
+    #[error(transparent)]
+    Denied(#[from] ondol_auth::Denied),
+    /// The database or the blob store failed.
+    #[error(transparent)]
+    Store(#[from] ondol_store::StoreError),
     /// A worker thread or task ended without a result.
     #[error("{0}")]
     Internal(String),
@@ -110,6 +116,8 @@ impl Classified for MlError {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Conflict(_) => ErrorKind::Conflict,
             Self::Io { .. } | Self::Server(_) => ErrorKind::Unavailable,
+            Self::Denied(denied) => denied.kind(),
+            Self::Store(error) => error.kind(),
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -128,6 +136,8 @@ impl Classified for MlError {
             Self::Corrupted(_) => "ml.model.corrupted",
             Self::Io { .. } => "ml.file.io",
             Self::Server(_) => "ml.server.io",
+            Self::Denied(denied) => denied.code(),
+            Self::Store(error) => error.code(),
             Self::Internal(_) => "internal",
         }
     }
@@ -150,6 +160,8 @@ impl Classified for MlError {
             Self::Accept(_) => {
                 Some("accept is CEL over metric names, such as accuracy >= 0.9".to_owned())
             }
+            Self::Denied(denied) => denied.hint(),
+            Self::Store(error) => error.hint(),
             _ => None,
         }
     }

@@ -9,6 +9,8 @@
 //! | [`server`] | the built-in model server, by MLflow's scoring protocol |
 //! | [`metrics_file`] | metrics that a `train.run` command leaves in a file |
 //! | [`gate`] | whether a candidate becomes champion |
+//! | [`Models`] | the models of all projects: register, judge, promote, roll back, materialise |
+//! | [`Housekeeping`] | what happens to them over time |
 
 pub mod auto;
 mod error;
@@ -16,9 +18,19 @@ pub mod gate;
 mod learn;
 pub mod metrics_file;
 pub mod model_file;
+mod model;
 mod predict;
+mod reconcile;
 pub mod server;
+mod service;
+mod store;
 pub mod table;
 
 pub use error::{MlError, MlResult};
+pub use model::{Lineage, Model, ModelEntry, ModelVersion, NewVersion, Promotion, VersionState};
 pub use predict::{Prediction, Predictor};
+pub use reconcile::{Housekeeping, VersionsInUse};
+pub use service::{Judgement, Models, ModelsConfig};
+
+/// The migrations of this room: numbers 900 to 999.
+pub const MIGRATIONS: &[ondol_store::Migration] = &[store::MIGRATION];

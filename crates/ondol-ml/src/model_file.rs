@@ -324,3 +324,87 @@ impl ModelFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Predictor;
+
+    /// Written by the first version of the format. It must be readable for as long as there are
+    /// models in that format.
+    const FIRST: &[u8] = include_bytes!("../tests/data/model-1.json");
+
+    #[test]
+    fn the_first_version_reads_and_answers_as_it_did() {
+        let model = ModelFile::from_bytes(FIRST).unwrap();
+        assert_eq!(model.to_bytes().unwrap(), FIRST);
+        let predictor = Predictor::new(model);
+        predictor.check().unwrap();
+        let row = serde_json::json!({ "size": 12.5, "city": "Seoul", "member": true });
+        let predicted = predictor.predict_json(row.as_object().unwrap()).unwrap();
+        assert_eq!(predictor.json(&predicted), "yes");
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let text = String::from_utf8(FIRST.to_vec()).unwrap();
+        let refused = |text: String| ModelFile::from_bytes(text.as_bytes()).unwrap_err().to_string();
+        assert!(refused(text.replace("ondol-model/1", "ondol-model/9")).contains("`ondol-model/9`, this build reads `ondol-model/1`"));
+        assert!(refused(text.replacen("\"feature\":[", "\"feature\":[999,", 1)).contains("tree"));
+        assert!(refused(text.replacen("\"name\":\"city\"", "\"name\":\"size\"", 1)).contains("`size` stands twice"));
+        assert!(refused("{}".to_owned()).contains("format"));
+        let mut changed = ModelFile::from_bytes(FIRST).unwrap();
+        changed.checks[0].outputs[0] += 0.1;
+        assert!(Predictor::new(changed).check().unwrap_err().to_string().contains("check 1"));
+    }
+
+    /// Whatever reads as a model must also answer.
+    fn survive(bytes: &[u8]) {
+        if let Ok(model) = ModelFile::from_bytes(bytes) {
+            let predictor = Predictor::new(model);
+            let _ = predictor.check();
+            let row = serde_json::json!({ "size": 1e300, "city": "x", "member": false });
+            if let Ok(predicted) = predictor.predict_json(row.as_object().unwrap()) {
+                let _ = predictor.json(&predicted);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            survive(&bytes);
+        }
+
+        #[test]
+        fn changed_models_never_panic(changes in proptest::collection::vec((any::<proptest::sample::Index>(), "[0-9\\[\\],{}\":.e-]{1,3}"), 1..4), cut in any::<proptest::sample::Index>(), truncate: bool) {
+            let mut bytes = FIRST.to_vec();
+            for (at, text) in changes {
+                let at = at.index(bytes.len());
+                let end = (at + text.len()).min(bytes.len());
+                bytes.splice(at..end, text.bytes());
+            }
+            if truncate {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            survive(&bytes);
+        }
+
+        #[test]
+        fn changed_numbers_never_panic(which in any::<proptest::sample::Index>(), number in prop_oneof![Just("-1".to_owned()), Just("0".to_owned()), Just("4294967295".to_owned()), Just("1e308".to_owned()), "[0-9]{1,4}"]) {
+            let text = std::str::from_utf8(FIRST).unwrap();
+            let starts: Vec<usize> = text
+                .match_indices(|c: char| c.is_ascii_digit())
+                .map(|(at, _)| at)
+                .filter(|&at| !text.as_bytes()[at - 1].is_ascii_alphanumeric() && text.as_bytes()[at - 1] != b'.')
+                .collect();
+            let at = starts[which.index(starts.len())];
+            let length = text[at..].find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(0);
+            survive(format!("{}{number}{}", &text[..at], &text[at + length..]).as_bytes());
+        }
+    }
+}

@@ -212,9 +212,22 @@ impl Ord for Split {
 struct Scratch {
     sums: Vec<f64>,
     counts: Vec<u32>,
+    /// The bins that are not empty. Between two inputs, all of them are.
+    filled: Vec<u8>,
     left: Vec<f64>,
     total: Vec<f64>,
     features: Vec<usize>,
+}
+
+impl Scratch {
+    fn clear(&mut self, stride: usize) {
+        for &bin in &self.filled {
+            let bin = bin as usize;
+            self.counts[bin] = 0;
+            self.sums[bin * stride..(bin + 1) * stride].fill(0.0);
+        }
+        self.filled.clear();
+    }
 }
 
 /// Grows a tree over the rows listed in `members` (which is reordered; a row may stand more than
@@ -232,6 +245,7 @@ pub(crate) fn grow(
     let mut scratch = Scratch {
         sums: vec![0.0; (MAX_BINS + 1) * stride],
         counts: vec![0; MAX_BINS + 1],
+        filled: Vec::with_capacity(MAX_BINS + 1),
         left: vec![0.0; stride],
         total: vec![0.0; stride],
         features: (0..binned.edges.len()).collect(),
@@ -372,30 +386,25 @@ fn best_split(
             continue;
         }
         let column = binned.column(feature);
-        scratch.sums[..bins * stride].fill(0.0);
-        scratch.counts[..bins].fill(0);
-        let (mut low, mut high) = (bins - 1, 0);
         for &row in rows {
             let bin = column[row as usize] as usize;
-            low = low.min(bin);
-            high = high.max(bin);
+            if scratch.counts[bin] == 0 {
+                scratch.filled.push(bin as u8);
+            }
             scratch.counts[bin] += 1;
-            add(
-                &mut scratch.sums[bin * stride..(bin + 1) * stride],
-                signal,
-                row as usize,
-            );
+            add(&mut scratch.sums[bin * stride..(bin + 1) * stride], signal, row as usize);
         }
-        if low == high {
+        // Small nodes fill few bins: only those are looked at, in order.
+        scratch.filled.sort_unstable();
+        if scratch.filled.len() < 2 {
+            scratch.clear(stride);
             continue;
         }
         tried += 1;
         scratch.left.fill(0.0);
         let mut count = 0;
-        for bin in low..high {
-            if scratch.counts[bin] == 0 {
-                continue;
-            }
+        for at in 0..scratch.filled.len() - 1 {
+            let bin = scratch.filled[at] as usize;
             count += scratch.counts[bin] as usize;
             for (sum, value) in scratch
                 .left
@@ -434,6 +443,7 @@ fn best_split(
                 });
             }
         }
+        scratch.clear(stride);
     }
     best
 }

@@ -423,3 +423,7 @@ pub(crate) fn read_csv_body(
         Err(error) => refused(error.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "input_tests.rs"]
+mod tests;

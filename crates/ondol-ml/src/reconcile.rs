@@ -1,0 +1,161 @@
+//! What happens to models over time: those of deleted projects go, old versions go, and the
+//! collection of blobs learns what the rest refers to.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ondol_background::{Reconciler, Report};
+use ondol_store::blobs::{BlobOwner, Marks};
+use ondol_store::events::EventFilter;
+use ondol_types::event::REPOSITORY_DELETED;
+use ondol_types::{ModelName, Problem, ProjectName};
+
+use crate::error::{MlError, MlResult};
+use crate::service::Models;
+use crate::store;
+
+/// Events read and versions removed in one tick.
+const STEP: u32 = 200;
+/// Digests marked per page.
+const PAGE: u32 = 1_000;
+/// Former champions of each model that retention leaves alone, so that there is a way back.
+const KEEP_CHAMPIONS: u32 = 5;
+const CURSOR: &str = "projects";
+
+/// Who still needs versions of models: what the deploy domain knows of its releases.
+#[async_trait]
+pub trait VersionsInUse: Send + Sync + 'static {
+    /// The versions of a project's models that a current, draining or kept release refers to.
+    ///
+    /// # Errors
+    /// Any problem leaves all versions of the project alone until the next tick.
+    async fn in_use(&self, project: &ProjectName) -> Result<Vec<(ModelName, i64)>, Problem>;
+}
+
+/// Removes models of deleted projects, and versions beyond their retention.
+pub struct Housekeeping {
+    models: Models,
+    in_use: Arc<dyn VersionsInUse>,
+    /// Where the next look for old versions begins, after one that stopped at its bound.
+    resume: Mutex<Option<store::Key>>,
+}
+
+impl Housekeeping {
+    /// The housekeeping of `models`, which asks `in_use` before it removes a version.
+    pub fn new(models: Models, in_use: Arc<dyn VersionsInUse>) -> Self {
+        Self { models, in_use, resume: Mutex::default() }
+    }
+
+    /// Follows the log for deleted projects. Returns how many events it saw and projects it
+    /// removed.
+    async fn follow(&self) -> MlResult<(u64, u64)> {
+        self.models
+            .store
+            .write(|tx| {
+                Box::pin(async move {
+                    let after = store::cursor(tx, CURSOR).await?;
+                    let newest = tx.newest_event().await?;
+                    let filter = EventFilter { type_prefix: Some(REPOSITORY_DELETED.to_owned()), ..EventFilter::default() };
+                    let events = tx.events_after(after, &filter, STEP).await?;
+                    let mut removed = 0;
+                    for event in &events {
+                        if let Some(project) = &event.project {
+                            store::delete_project(tx, project, event.time).await?;
+                            removed += 1;
+                        }
+                    }
+                    let next = if events.len() < STEP as usize { newest } else { events.last().map_or(after, |event| event.seq) };
+                    if next > after {
+                        store::set_cursor(tx, CURSOR, next).await?;
+                    }
+                    Ok::<_, MlError>((events.len() as u64, removed))
+                })
+            })
+            .await
+    }
+
+    /// Looks at one page of old versions, beginning where the last tick ended, so that versions
+    /// that have to stay do not hide those behind them.
+    async fn prune(&self) -> Result<(u64, u64), Problem> {
+        let keep = self.models.config.keep_versions;
+        let after = self.resume.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let from = after.as_ref();
+        let old = self
+            .models
+            .store
+            .read::<_, MlError, _>(|tx| Box::pin(async move { store::beyond_retention(tx, keep, from, STEP).await }))
+            .await?;
+        let mut removed = 0;
+        let mut spared: Option<(ProjectName, BTreeSet<(ModelName, i64)>)> = None;
+        for (project, model, version) in &old {
+            if spared.as_ref().is_none_or(|(of, _)| of != project) {
+                spared = Some((project.clone(), self.in_use.in_use(project).await?.into_iter().collect()));
+            }
+            if spared.as_ref().is_some_and(|(_, spared)| spared.contains(&(model.clone(), *version))) {
+                continue;
+            }
+            removed += self
+                .models
+                .store
+                .write(|tx| {
+                    Box::pin(async move {
+                        let champions = store::promotions(tx, project, model, KEEP_CHAMPIONS).await?;
+                        if champions.iter().any(|promotion| promotion.version == *version) {
+                            return Ok(0);
+                        }
+                        store::delete_version(tx, project, model, *version).await
+                    })
+                })
+                .await
+                .map_err(|error: MlError| Problem::from(error))?;
+        }
+        if old.len() == STEP as usize {
+            *self.resume.lock().unwrap_or_else(PoisonError::into_inner) = old.last().cloned();
+        }
+        Ok((old.len() as u64, removed))
+    }
+}
+
+#[async_trait]
+impl Reconciler for Housekeeping {
+    fn name(&self) -> &'static str {
+        "ml.housekeeping"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(300)
+    }
+
+    async fn tick(&self) -> Result<Report, Problem> {
+        let (events, projects) = self.follow().await?;
+        let (old, versions) = self.prune().await?;
+        let note = (projects + versions > 0).then(|| format!("removed the models of {projects} projects, and {versions} old versions"));
+        let more = events == u64::from(STEP) || old == u64::from(STEP);
+        Ok(Report { seen: events + old, changed: projects + versions, note, more })
+    }
+}
+
+#[async_trait]
+impl BlobOwner for Models {
+    fn name(&self) -> &'static str {
+        "models"
+    }
+
+    async fn mark(&self, marks: &mut Marks) -> Result<(), Problem> {
+        let mut after = String::new();
+        loop {
+            let from = after.as_str();
+            let page = self
+                .store
+                .read::<_, MlError, _>(|tx| Box::pin(async move { store::digests_after(tx, from, PAGE).await }))
+                .await?;
+            page.iter().for_each(|digest| marks.add(digest));
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => after = last.to_string(),
+                _ => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The room against real engines and real sockets.
+
+mod registry;
+mod serving;
