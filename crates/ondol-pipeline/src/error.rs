@@ -1,0 +1,141 @@
+//! What can go wrong in the pipeline.
+
+use std::path::PathBuf;
+
+use ondol_auth::Denied;
+use ondol_store::StoreError;
+use ondol_types::{Classified, ErrorKind, Problem, RunId};
+use ondol_workload::EngineError;
+
+use crate::model::IllegalTransition;
+
+/// An error of the pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The principal may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The database or the event log.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine that runs steps.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A state machine was asked for a step it does not have.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// No such run, or the caller may not know of it.
+    #[error("run {0} does not exist, or is not visible to you")]
+    NoRun(String),
+    /// No such step in the run.
+    #[error("run {run} has no step `{step}`")]
+    NoStep {
+        /// The run.
+        run: RunId,
+        /// The name that was asked for.
+        step: String,
+    },
+    /// The run has ended, so it cannot be cancelled.
+    #[error("run {0} has already finished")]
+    Finished(RunId),
+    /// The run has not ended, so it cannot be retried.
+    #[error("run {0} has not finished yet")]
+    Unfinished(RunId),
+    /// There is nothing to run.
+    #[error("project `{0}` has no code yet")]
+    NoCode(String),
+    /// A filter that cannot be answered.
+    #[error("{0}")]
+    Filter(String),
+    /// A graph that cannot be run.
+    #[error("the steps cannot be put in order: {0}")]
+    Graph(String),
+    /// A file operation failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// The verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another room refused.
+    #[error("{0}")]
+    Elsewhere(Problem),
+}
+
+impl PipelineError {
+    /// Wraps an I/O error with the path it concerns.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+impl Classified for PipelineError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Denied(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Engine(error) => error.kind(),
+            Self::Illegal(_) => ErrorKind::Internal,
+            Self::NoRun(_) | Self::NoStep { .. } => ErrorKind::NotFound,
+            Self::Finished(_) | Self::Unfinished(_) | Self::NoCode(_) => ErrorKind::Conflict,
+            Self::Filter(_) | Self::Graph(_) => ErrorKind::InvalidInput,
+            Self::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    ErrorKind::Unavailable
+                }
+                _ => ErrorKind::Internal,
+            },
+            Self::Elsewhere(problem) => problem.kind,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Denied(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::Engine(error) => error.code(),
+            Self::Illegal(_) => "pipeline.transition.illegal",
+            Self::NoRun(_) => "pipeline.run.missing",
+            Self::NoStep { .. } => "pipeline.step.missing",
+            Self::Finished(_) => "pipeline.run.finished",
+            Self::Unfinished(_) => "pipeline.run.unfinished",
+            Self::NoCode(_) => "pipeline.project.empty",
+            Self::Filter(_) => "pipeline.filter.invalid",
+            Self::Graph(_) => "pipeline.graph.invalid",
+            Self::Io { .. } => "pipeline.io",
+            Self::Elsewhere(problem) => problem.code,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Denied(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Engine(error) => error.hint(),
+            Self::NoRun(_) => Some("list the runs with `ondol runs`".to_owned()),
+            Self::NoStep { .. } => Some("see its steps with `ondol run show`".to_owned()),
+            Self::Finished(_) => Some("start it again with `ondol run retry`".to_owned()),
+            Self::Unfinished(_) => {
+                Some("wait for it, or stop it with `ondol run cancel`".to_owned())
+            }
+            Self::NoCode(_) => Some("push it with `git push ondol main`".to_owned()),
+            Self::Graph(_) => {
+                Some("change `needs`, `before` or `after` under `steps` in ondol.yaml".to_owned())
+            }
+            Self::Elsewhere(problem) => problem.hint.clone(),
+            Self::Illegal(_) | Self::Filter(_) | Self::Io { .. } => None,
+        }
+    }
+}

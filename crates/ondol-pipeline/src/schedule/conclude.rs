@@ -1,0 +1,181 @@
+//! The end of a command step: what its exit means, what its tests reported, and the end of the
+//! workspace.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ondol_types::StepId;
+use ondol_workload::Exit;
+
+use super::launch::{blocking, pause, work_dir};
+use crate::error::PipelineError;
+use crate::model::{Run, RunState, Step, StepOutcome, StepState, TestReport};
+use crate::plan::{Verdict, built_in, judge};
+use crate::workspace::{Caches, cache, remove_tree};
+use crate::{Inner, events, junit, store};
+
+/// Files that are this much older than the start of the attempt are still believed: file
+/// systems and clocks are not exact.
+const FILE_SLACK: Duration = Duration::from_secs(2);
+
+impl Inner {
+    pub(super) async fn judge_command(
+        &self,
+        run: &Run,
+        step: &Step,
+        exit: Option<Exit>,
+    ) -> Result<(), PipelineError> {
+        let report = match &exit {
+            Some(exit) if !exit.lost => self.read_reports(run, step).await?,
+            _ => TestReport::default(),
+        };
+        self.reached("pipeline.step.before-finish");
+        self.record_end(&step.id, step.attempt, exit.as_ref(), &report)
+            .await?;
+        self.reached("pipeline.step.after-finish");
+        Ok(())
+    }
+
+    async fn read_reports(&self, run: &Run, step: &Step) -> Result<TestReport, PipelineError> {
+        let Some(work) = step.definition.as_command() else {
+            return Ok(TestReport::default());
+        };
+        let workspace = self.workspace(&run.id);
+        let (reports, folder) = (
+            workspace.reports(&step.name),
+            work_dir(&workspace, step, work),
+        );
+        let (name, patterns) = (step.name.to_string(), work.junit.clone());
+        let since = step.started_at.map_or(UNIX_EPOCH, |began| {
+            UNIX_EPOCH + Duration::from_micros(began.as_micros().max(0) as u64)
+        });
+        let since: SystemTime = since.checked_sub(FILE_SLACK).unwrap_or(UNIX_EPOCH);
+        // Only the test stage is searched in the usual places; other steps name their files.
+        let usual = name == built_in::TEST || !patterns.is_empty();
+        blocking(move || {
+            let folder = if usual { folder } else { reports.clone() };
+            Ok(junit::collect(&name, &reports, &folder, &patterns, since))
+        })
+        .await
+    }
+
+    async fn record_end(
+        &self,
+        id: &StepId,
+        attempt: u32,
+        exit: Option<&Exit>,
+        report: &TestReport,
+    ) -> Result<(), PipelineError> {
+        let changed = self
+            .deps
+            .store
+            .write::<_, PipelineError, _>(|tx| {
+                Box::pin(async move {
+                    let Some(mut step) = store::load_step(tx, id).await? else {
+                        return Ok(None);
+                    };
+                    let Some(run) = store::load_run(tx, &step.run).await? else {
+                        return Ok(None);
+                    };
+                    let current = step.state == StepState::Running && step.attempt == attempt;
+                    if run.state != RunState::Running || !current {
+                        return Ok(None);
+                    }
+                    let cancel = run.cancel.as_ref().map(|cancel| cancel.reason.as_str());
+                    let now = tx.now();
+                    match judge(&step, exit, cancel) {
+                        Verdict::Again { fault, reason } => {
+                            let moment = if fault {
+                                now.plus(pause(step.faults))
+                            } else {
+                                now
+                            };
+                            step.again(moment, fault, reason)?;
+                            store::save_step(tx, &step).await?;
+                            return Ok(Some(step));
+                        }
+                        Verdict::Done(mut conclusion) => {
+                            if conclusion.outcome == StepOutcome::Failure && report.tests > 0 {
+                                let said = conclusion.reason.take().unwrap_or_default();
+                                conclusion.reason = Some(format!("{said}; {}", report.describe()));
+                            }
+                            step.finish(conclusion, now)?;
+                        }
+                    }
+                    store::save_step(tx, &step).await?;
+                    if !report.is_empty() {
+                        store::save_report(tx, &run.id, &step.id, report).await?;
+                    }
+                    if report.tests > 0 {
+                        tx.append(events::tests_finished(&run, &step, report).into())
+                            .await?;
+                    }
+                    tx.append(events::step_finished(&run, &step).into()).await?;
+                    Ok(Some(step))
+                })
+            })
+            .await?;
+        if let Some(step) = changed {
+            if step.state == StepState::Finished {
+                self.counters
+                    .steps_finished
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            self.changed(step.run);
+        }
+        Ok(())
+    }
+
+    /// Keeps what the next run can use, and removes the rest of a workspace.
+    pub(super) async fn remove_workspace(&self, run: &Run) -> Result<(), PipelineError> {
+        let id = &run.id;
+        let (steps, spec) = self
+            .deps
+            .store
+            .read::<_, PipelineError, _>(|tx| {
+                Box::pin(async move {
+                    Ok((
+                        store::load_steps(tx, id).await?,
+                        store::load_spec(tx, id).await?,
+                    ))
+                })
+            })
+            .await?;
+        let spec =
+            spec.and_then(|(spec, _)| serde_json::from_value::<ondol_spec::model::Spec>(spec).ok());
+        let workspace = self.workspace(&run.id);
+        let caches = Caches::of(&self.config.cache, &run.project);
+        let built = built_well(&steps);
+        blocking(move || {
+            if let (true, Some(spec)) = (built, spec)
+                && let Err(error) = cache::keep(
+                    &caches,
+                    &workspace.source(),
+                    &spec.build.cache,
+                    &spec.build.lock,
+                )
+            {
+                tracing::warn!(%error, "cannot keep a folder for the next run");
+            }
+            remove_tree(workspace.root())
+        })
+        .await?;
+        self.deps
+            .store
+            .write::<_, PipelineError, _>(|tx| {
+                Box::pin(async move { Ok(store::mark_clean(tx, id).await?) })
+            })
+            .await?;
+        self.reached("pipeline.run.after-clean");
+        Ok(())
+    }
+}
+
+/// Whether `install` and `build`, as far as there are any, all passed.
+fn built_well(steps: &[Step]) -> bool {
+    let mut builds = steps.iter().filter(|step| {
+        step.definition
+            .as_command()
+            .is_some_and(|work| work.place == crate::model::Place::Source)
+    });
+    builds.all(|step| step.outcome == Some(StepOutcome::Success))
+}
