@@ -324,9 +324,11 @@ fn play(plot: &Plot) -> (RunOutcome, World) {
                     .entry(world.run.project.clone())
                     .or_default() += 1;
                 match step.definition.as_command().map(|work| work.place) {
-                    Some(Place::Source) => drop(occupied.changing.insert(step.run)),
+                    Some(Place::Source) => {
+                        occupied.changing.insert(step.run);
+                    }
                     Some(Place::Copy) if step.state == StepState::Ready => {
-                        drop(occupied.copying.insert(step.run))
+                        occupied.copying.insert(step.run);
                     }
                     _ => {}
                 }

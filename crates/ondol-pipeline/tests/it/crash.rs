@@ -21,7 +21,11 @@ struct DieAt {
 
 impl DieAt {
     fn new(point: &'static str, pass: u32) -> Arc<Self> {
-        Arc::new(Self { point, passes: AtomicU32::new(pass), dead: AtomicBool::new(false) })
+        Arc::new(Self {
+            point,
+            passes: AtomicU32::new(pass),
+            dead: AtomicBool::new(false),
+        })
     }
 
     fn is_dead(&self) -> bool {
@@ -31,7 +35,10 @@ impl DieAt {
 
 impl CrashPoints for DieAt {
     fn reached(&self, point: &'static str) {
-        assert!(CRASH_POINTS.contains(&point), "`{point}` is not in the list");
+        assert!(
+            CRASH_POINTS.contains(&point),
+            "`{point}` is not in the list"
+        );
         if point == self.point && self.passes.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.dead.store(true, Ordering::SeqCst);
         }
@@ -43,7 +50,12 @@ impl CrashPoints for DieAt {
 async fn live(world: &World, crash: &DieAt) -> bool {
     let began = std::time::Instant::now();
     loop {
-        assert!(began.elapsed() < Duration::from_secs(60), "{} at {}", world.name, crash.point);
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "{} at {}",
+            world.name,
+            crash.point
+        );
         for (reconciler, _) in world.pipeline.reconcilers() {
             // A tick dies in a task of its own, as a process would.
             let _ = tokio::spawn(async move { reconciler.tick().await }).await;
@@ -52,7 +64,13 @@ async fn live(world: &World, crash: &DieAt) -> bool {
             }
         }
         let clean = std::fs::read_dir(world.root.join("workloads")).map_or(0, Iterator::count) == 0;
-        if clean && world.runs().await.first().is_some_and(|run| run.state == RunState::Finished) {
+        if clean
+            && world
+                .runs()
+                .await
+                .first()
+                .is_some_and(|run| run.state == RunState::Finished)
+        {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -73,12 +91,22 @@ async fn prepare(world: &World) {
 async fn check(world: &World, crash: &DieAt) {
     let detail = world.newest().await;
     let place = format!("{} at {}: {:?}", world.name, crash.point, outcomes(&detail));
-    assert_eq!(detail.run.outcome, Some(RunOutcome::Success), "{place} {:?}", detail.run.reason);
+    assert_eq!(
+        detail.run.outcome,
+        Some(RunOutcome::Success),
+        "{place} {:?}",
+        detail.run.reason
+    );
     assert_eq!(world.runs().await.len(), 1, "{place}");
     let once = std::fs::read_to_string(world.root.join("once")).unwrap();
     assert_eq!(once, "x\n", "{place}");
     for step in ["install", "test", "once"] {
-        let starts = world.engine.starts().iter().filter(|(name, _)| name == step).count();
+        let starts = world
+            .engine
+            .starts()
+            .iter()
+            .filter(|(name, _)| name == step)
+            .count();
         assert_eq!(starts, 1, "`{step}` {place}");
     }
     assert_eq!(world.outside.lock().unwrap().effects.len(), 2, "{place}");
@@ -91,7 +119,10 @@ async fn check(world: &World, crash: &DieAt) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_reaches_its_end_however_often_and_wherever_the_process_dies() {
     let mut reached = Vec::new();
-    for point in CRASH_POINTS.iter().filter(|point| !point.starts_with("pipeline.prune")) {
+    for point in CRASH_POINTS
+        .iter()
+        .filter(|point| !point.starts_with("pipeline.prune"))
+    {
         for pass in [1, 2, 4] {
             for mut world in worlds().await {
                 prepare(&world).await;
@@ -108,7 +139,10 @@ async fn a_run_reaches_its_end_however_often_and_wherever_the_process_dies() {
             }
         }
     }
-    for point in CRASH_POINTS.iter().filter(|point| !point.starts_with("pipeline.prune")) {
+    for point in CRASH_POINTS
+        .iter()
+        .filter(|point| !point.starts_with("pipeline.prune"))
+    {
         assert!(reached.contains(point), "`{point}` was never reached");
     }
 }
@@ -122,7 +156,9 @@ async fn retention_dies_between_files_and_rows_and_goes_on() {
             world.settle().await;
         }
         let crash = DieAt::new("pipeline.prune.after-files", 1);
-        world.reconfigure_with(crash.clone(), |config| config.keep_runs = 1).await;
+        world
+            .reconfigure_with(crash.clone(), |config| config.keep_runs = 1)
+            .await;
         let pruner = world.pipeline.reconcilers()[2].0.clone();
         let _ = tokio::spawn(async move { pruner.tick().await }).await;
         assert!(crash.is_dead());

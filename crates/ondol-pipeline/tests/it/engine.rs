@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use ondol_types::{Clock, SystemClock, WorkloadId};
 use ondol_workload::{
-    Capabilities, CgroupVersion, Engine, EngineError, Exit, LogLine, LogLines, LogPosition, LogQuery, LogStreamKind,
-    Observation, Started, StopPolicy, Usage, WorkDir, WorkloadSpec, WorkloadState,
+    Capabilities, Engine, EngineError, Exit, LogLine, LogLines, LogPosition, LogQuery,
+    LogStreamKind, Observation, Started, StopPolicy, Usage, WorkDir, WorkloadSpec, WorkloadState,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::{Notify, watch};
@@ -54,7 +54,9 @@ impl ShellEngine {
     /// The workload of a step vanishes without a trace, as after the loss of its directory.
     pub(crate) fn vanish(&self, step: &str) {
         let mut entries = self.entries.lock().unwrap();
-        let found = entries.iter().find(|(_, entry)| entry.observation.labels["step"] == step);
+        let found = entries
+            .iter()
+            .find(|(_, entry)| entry.observation.labels["step"] == step);
         let id = *found.unwrap().0;
         let entry = entries.remove(&id).unwrap();
         entry.kill.notify_one();
@@ -66,7 +68,9 @@ impl ShellEngine {
 
     fn exit(&self, id: &WorkloadId) -> Option<Option<Exit>> {
         let entries = self.entries.lock().unwrap();
-        entries.get(id).map(|entry| entry.observation.state.exit().cloned())
+        entries
+            .get(id)
+            .map(|entry| entry.observation.state.exit().cloned())
     }
 }
 
@@ -83,15 +87,31 @@ fn ended(code: Option<i32>) -> Exit {
     }
 }
 
+/// Kills what is left of one process group that this engine made. By system call and a checked
+/// number: the `kill` program of some systems takes a negative number for "everybody".
+fn end_group(group: u32) {
+    let group = i32::try_from(group).ok().filter(|group| *group > 1);
+    if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
+        // It may be gone already.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
 async fn run(spec: WorkloadSpec, entries: Entries, changes: watch::Sender<u64>, kill: Arc<Notify>) {
     let argv = spec.command.argv();
-    let WorkDir::Existing(dir) = &spec.work_dir else { panic!("steps work in folders of the pipeline") };
+    let WorkDir::Existing(dir) = &spec.work_dir else {
+        panic!("steps work in folders of the pipeline")
+    };
     let child = tokio::process::Command::new(&argv[0])
         .args(&argv[1..])
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .envs(&spec.env)
-        .envs(spec.secret_env.iter().map(|(name, value)| (name, value.expose())))
+        .envs(
+            spec.secret_env
+                .iter()
+                .map(|(name, value)| (name, value.expose())),
+        )
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -108,17 +128,30 @@ async fn run(spec: WorkloadSpec, entries: Entries, changes: watch::Sender<u64>, 
                 if let Some(entry) = reader_entries.lock().unwrap().get_mut(&id) {
                     let seq = entry.lines.len() as u64 + 1;
                     let time = SystemClock.now();
-                    entry.lines.push(LogLine { seq, time, stream: LogStreamKind::Stdout, text, truncated: false });
+                    entry.lines.push(LogLine {
+                        seq,
+                        time,
+                        stream: LogStreamKind::Stdout,
+                        text,
+                        truncated: false,
+                    });
                 }
             }
         });
         let limit = spec.timeout.unwrap_or(Duration::from_secs(3_600));
-        exit = tokio::select! {
-            status = child.wait() => ended(status.unwrap().code()),
-            () = tokio::time::sleep(limit) => Exit { timed_out: true, ..ended(None) },
-            () = kill.notified() => Exit { stopped: true, ..ended(None) },
+        let (status, end) = tokio::select! {
+            status = child.wait() => (Some(status.unwrap()), ended(None)),
+            () = tokio::time::sleep(limit) => (None, Exit { timed_out: true, ..ended(None) }),
+            () = kill.notified() => (None, Exit { stopped: true, ..ended(None) }),
         };
-        let _ = std::process::Command::new("kill").args(["-KILL", &format!("-{group}")]).stderr(Stdio::null()).status();
+        exit = match status {
+            Some(status) => ended(status.code()),
+            None => {
+                // The child has not been reaped, so its number still names its group alone.
+                end_group(group);
+                end
+            }
+        };
         let _ = child.wait().await;
         let _ = reader.await;
     }
@@ -139,7 +172,10 @@ impl Engine for ShellEngine {
             let mut refuse = self.refuse.lock().unwrap();
             if *refuse > 0 {
                 *refuse -= 1;
-                return Err(EngineError::Shim { id: spec.id, reason: "no room".into() });
+                return Err(EngineError::Shim {
+                    id: spec.id,
+                    reason: "no room".into(),
+                });
             }
         }
         let mut entries = self.entries.lock().unwrap();
@@ -149,41 +185,77 @@ impl Engine for ShellEngine {
             let known = entry.observation.incarnation;
             if known == incarnation {
                 let observation = entry.observation.clone();
-                return Ok(Started { newly: false, address: None, observation });
+                return Ok(Started {
+                    newly: false,
+                    address: None,
+                    observation,
+                });
             }
             if known > incarnation {
-                return Err(EngineError::Stale { id, asked: incarnation, known });
+                return Err(EngineError::Stale {
+                    id,
+                    asked: incarnation,
+                    known,
+                });
             }
             if entry.observation.state.exit().is_none() {
-                return Err(EngineError::Running { id, incarnation: known });
+                return Err(EngineError::Running {
+                    id,
+                    incarnation: known,
+                });
             }
             lines = std::mem::take(&mut entry.lines);
         }
-        self.starts.lock().unwrap().push((spec.labels["step"].clone(), incarnation));
+        self.starts
+            .lock()
+            .unwrap()
+            .push((spec.labels["step"].clone(), incarnation));
         let observation = Observation {
             id,
             incarnation,
             project: spec.project.clone(),
             kind: spec.kind,
             labels: spec.labels.clone(),
-            state: WorkloadState::Running { pid: 1, started_at: SystemClock.now() },
+            state: WorkloadState::Running {
+                pid: 1,
+                started_at: SystemClock.now(),
+            },
             address: None,
             work_dir: Default::default(),
             notices: Vec::new(),
         };
         let kill = Arc::new(Notify::new());
-        let entry = Entry { observation: observation.clone(), lines, kill: kill.clone() };
+        let entry = Entry {
+            observation: observation.clone(),
+            lines,
+            kill: kill.clone(),
+        };
         entries.insert(id, entry);
         tokio::spawn(run(spec, self.entries.clone(), self.changes.clone(), kill));
-        Ok(Started { newly: true, address: None, observation })
+        Ok(Started {
+            newly: true,
+            address: None,
+            observation,
+        })
     }
 
     async fn observe(&self, id: &WorkloadId) -> Result<Option<Observation>, EngineError> {
-        Ok(self.entries.lock().unwrap().get(id).map(|entry| entry.observation.clone()))
+        Ok(self
+            .entries
+            .lock()
+            .unwrap()
+            .get(id)
+            .map(|entry| entry.observation.clone()))
     }
 
     async fn list(&self) -> Result<Vec<Observation>, EngineError> {
-        Ok(self.entries.lock().unwrap().values().map(|entry| entry.observation.clone()).collect())
+        Ok(self
+            .entries
+            .lock()
+            .unwrap()
+            .values()
+            .map(|entry| entry.observation.clone())
+            .collect())
     }
 
     async fn stop(&self, id: &WorkloadId, _: StopPolicy) -> Result<Exit, EngineError> {
@@ -191,7 +263,12 @@ impl Engine for ShellEngine {
     }
 
     async fn kill(&self, id: &WorkloadId) -> Result<Exit, EngineError> {
-        let kill = self.entries.lock().unwrap().get(id).map(|entry| entry.kill.clone());
+        let kill = self
+            .entries
+            .lock()
+            .unwrap()
+            .get(id)
+            .map(|entry| entry.kill.clone());
         kill.ok_or(EngineError::NotFound(*id))?.notify_one();
         self.wait(id).await
     }
@@ -207,12 +284,18 @@ impl Engine for ShellEngine {
     }
 
     async fn logs(&self, id: &WorkloadId, query: LogQuery) -> Result<LogLines, EngineError> {
-        let LogPosition::Start | LogPosition::After(_) = query.from else { panic!("not needed here") };
+        let (LogPosition::Start | LogPosition::After(_)) = query.from else {
+            panic!("not needed here")
+        };
         if self.exit(id).is_none() {
             return Err(EngineError::NotFound(*id));
         }
         let (entries, id) = (self.entries.clone(), *id);
-        let from = if let LogPosition::After(seq) = query.from { seq } else { 0 };
+        let from = if let LogPosition::After(seq) = query.from {
+            seq
+        } else {
+            0
+        };
         let lines = stream::unfold(from, move |seq| {
             let entries = entries.clone();
             async move {
@@ -220,7 +303,10 @@ impl Engine for ShellEngine {
                     let (line, over) = {
                         let entries = entries.lock().unwrap();
                         let entry = entries.get(&id)?;
-                        (entry.lines.get(seq as usize).cloned(), entry.observation.state.exit().is_some())
+                        (
+                            entry.lines.get(seq as usize).cloned(),
+                            entry.observation.state.exit().is_some(),
+                        )
                     };
                     match line {
                         Some(line) => return Some((Ok(line), seq + 1)),
@@ -230,7 +316,9 @@ impl Engine for ShellEngine {
                 }
             }
         });
-        Ok(Box::pin(lines.take(query.limit.unwrap_or(u64::MAX).min(1 << 30) as usize)))
+        Ok(Box::pin(lines.take(
+            query.limit.unwrap_or(u64::MAX).min(1 << 30) as usize,
+        )))
     }
 
     async fn remove(&self, id: &WorkloadId) -> Result<(), EngineError> {
@@ -247,7 +335,7 @@ impl Engine for ShellEngine {
     }
 
     async fn capabilities(&self) -> Capabilities {
-        Capabilities { cgroups: CgroupVersion::None, netns: false, notices: Vec::new() }
+        panic!("the pipeline does not ask what the host can do")
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -9,7 +9,9 @@ use crate::world::{World, data_ref, name, outcomes, worlds};
 
 fn model(train: Value) -> Value {
     let mut all = json!({ "model": "iris", "on": { "data": "iris" } });
-    all.as_object_mut().unwrap().extend(train.as_object().unwrap().clone());
+    all.as_object_mut()
+        .unwrap()
+        .extend(train.as_object().unwrap().clone());
     json!({
         "test": { "run": "true" },
         "service": { "run": "ondol serve-model" },
@@ -25,7 +27,11 @@ fn scripts(world: &World, accepted: bool) {
         let data = ctx.run.data.clone().unwrap();
         let folder = ctx.workspace.data(&data.dataset);
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("part.csv"), format!("version,{}\n", data.number)).unwrap();
+        std::fs::write(
+            folder.join("part.csv"),
+            format!("version,{}\n", data.number),
+        )
+        .unwrap();
         Ok(ActionOutcome::Success(json!({ "rows": 1 })))
     });
     world.script("evaluate", move |ctx| {
@@ -35,7 +41,10 @@ fn scripts(world: &World, accepted: bool) {
         Ok(if accepted {
             ActionOutcome::Success(outputs)
         } else {
-            ActionOutcome::Refused { reason: "accuracy 0.4 is below 0.9".into(), outputs }
+            ActionOutcome::Refused {
+                reason: "accuracy 0.4 is below 0.9".into(),
+                outputs,
+            }
         })
     });
 }
@@ -48,7 +57,12 @@ const TRAIN: &str = "test \"$API_KEY\" = hunter22; cmp data/iris.csv $ONDOL_DATA
 async fn a_model_project_waits_for_data_and_then_trains_and_deploys() {
     for world in worlds().await {
         world.spec('a', model(json!({ "run": TRAIN })));
-        world.outside.lock().unwrap().secrets.insert(name("API_KEY"), Secret::new("hunter22".to_owned()));
+        world
+            .outside
+            .lock()
+            .unwrap()
+            .secrets
+            .insert(name("API_KEY"), Secret::new("hunter22".to_owned()));
         scripts(&world, true);
         world.push('a').await;
         world.settle().await;
@@ -56,17 +70,47 @@ async fn a_model_project_waits_for_data_and_then_trains_and_deploys() {
         assert_eq!(waiting.run.outcome, Some(RunOutcome::Success));
         assert_eq!(
             outcomes(&waiting),
-            ["checkout:success", "test:success", "validate:skipped", "train:skipped", "evaluate:skipped", "image:success", "deploy:skipped"]
+            [
+                "checkout:success",
+                "test:success",
+                "validate:skipped",
+                "train:skipped",
+                "evaluate:skipped",
+                "image:success",
+                "deploy:skipped"
+            ]
         );
-        assert!(waiting.run.notes[0].contains("waiting for data"), "{:?}", waiting.run.notes);
+        assert!(
+            waiting.run.notes[0].contains("waiting for data"),
+            "{:?}",
+            waiting.run.notes
+        );
         world.data("iris", 4).await;
         world.settle().await;
         let trained = world.newest().await;
-        assert_eq!(trained.run.outcome, Some(RunOutcome::Success), "{trained:?}");
-        assert!(outcomes(&trained).iter().all(|step| step.ends_with(":success")));
-        let evaluate = trained.steps.iter().find(|step| step.name.as_str() == "evaluate").unwrap();
-        assert_eq!(evaluate.outputs.as_ref().unwrap()["model"], "iris iris\nversion,4\n");
-        assert_eq!((trained.run.author.as_str(), trained.run.data.clone()), ("bob", Some(data_ref("iris", 4))));
+        assert_eq!(
+            trained.run.outcome,
+            Some(RunOutcome::Success),
+            "{trained:?}"
+        );
+        assert!(
+            outcomes(&trained)
+                .iter()
+                .all(|step| step.ends_with(":success"))
+        );
+        let evaluate = trained
+            .steps
+            .iter()
+            .find(|step| step.name.as_str() == "evaluate")
+            .unwrap();
+        assert_eq!(
+            evaluate.outputs.as_ref().unwrap()["model"],
+            "iris iris\nversion,4\n"
+        );
+        assert_eq!(
+            (trained.run.author.as_str(), trained.run.data.clone()),
+            ("bob", Some(data_ref("iris", 4)))
+        );
         let pushed = world.events("dev.cdeventsx.ondol-dataset").await.remove(0);
         assert_eq!(trained.run.chain, pushed.chain);
     }
@@ -97,9 +141,18 @@ async fn a_refused_model_is_no_failure_and_is_not_deployed() {
         world.settle().await;
         let detail = world.newest().await;
         assert_eq!(detail.run.outcome, Some(RunOutcome::Refused), "{detail:?}");
-        assert_eq!(detail.run.reason.as_deref(), Some("`evaluate` refused: accuracy 0.4 is below 0.9"));
-        assert_eq!(outcomes(&detail)[4..], ["evaluate:refused", "image:skipped", "deploy:skipped"]);
-        assert_eq!(detail.steps[6].reason.as_deref(), Some("`evaluate` refused"));
+        assert_eq!(
+            detail.run.reason.as_deref(),
+            Some("`evaluate` refused: accuracy 0.4 is below 0.9")
+        );
+        assert_eq!(
+            outcomes(&detail)[4..],
+            ["evaluate:refused", "image:skipped", "deploy:skipped"]
+        );
+        assert_eq!(
+            detail.steps[6].reason.as_deref(),
+            Some("`evaluate` refused")
+        );
     }
 }
 
@@ -111,7 +164,11 @@ async fn a_missing_secret_fails_training_with_the_remedy() {
         world.data("iris", 1).await;
         world.settle().await;
         let reason = world.newest().await.run.reason.unwrap();
-        assert!(reason.contains("secret `API_KEY` is not set") && reason.contains("ondol secret set API_KEY"), "{reason}");
+        assert!(
+            reason.contains("secret `API_KEY` is not set")
+                && reason.contains("ondol secret set API_KEY"),
+            "{reason}"
+        );
     }
 }
 
@@ -121,13 +178,22 @@ async fn data_before_code_is_skipped_and_other_data_is_only_checked() {
         world.data("iris", 1).await;
         world.settle().await;
         let detail = world.newest().await;
-        assert_eq!((detail.run.outcome, outcomes(&detail)), (Some(RunOutcome::Skipped), vec!["checkout:skipped".to_owned()]));
+        assert_eq!(
+            (detail.run.outcome, outcomes(&detail)),
+            (
+                Some(RunOutcome::Skipped),
+                vec!["checkout:skipped".to_owned()]
+            )
+        );
         assert!(detail.run.reason.unwrap().contains("no code yet"));
         world.spec('a', model(json!({ "run": TRAIN })));
         scripts(&world, true);
         world.data("prices", 1).await;
         world.settle().await;
-        assert_eq!(outcomes(&world.newest().await), ["checkout:success", "validate:success"]);
+        assert_eq!(
+            outcomes(&world.newest().await),
+            ["checkout:success", "validate:success"]
+        );
     }
 }
 
@@ -138,7 +204,19 @@ async fn newer_data_takes_the_place_of_queued_data() {
             world.data("iris", number).await;
         }
         world.settle().await;
-        let ended: Vec<_> = world.runs().await.iter().map(|run| run.outcome.unwrap()).collect();
-        assert_eq!(ended, [RunOutcome::Superseded, RunOutcome::Superseded, RunOutcome::Skipped]);
+        let ended: Vec<_> = world
+            .runs()
+            .await
+            .iter()
+            .map(|run| run.outcome.unwrap())
+            .collect();
+        assert_eq!(
+            ended,
+            [
+                RunOutcome::Superseded,
+                RunOutcome::Superseded,
+                RunOutcome::Skipped
+            ]
+        );
     }
 }

@@ -12,16 +12,16 @@ use ondol_auth::Ctx;
 use ondol_pipeline::model::{DataRef, RunState, StepOutcome};
 use ondol_pipeline::plan::TrainingState;
 use ondol_pipeline::{
-    Action, ActionCtx, ActionOutcome, AutoTraining, Config, Deps, MIGRATIONS, Pipeline, ResolvedSpec, RunDetail,
-    RunFilter, Sources, Specs, StepArguments, StepSecrets, Training,
+    Action, ActionCtx, ActionOutcome, AutoTraining, Config, Deps, MIGRATIONS, Pipeline,
+    ResolvedSpec, RunDetail, RunFilter, Sources, Specs, StepArguments, StepSecrets, Training,
 };
 use ondol_store::events::{Event, EventFilter, NewEvent};
 use ondol_store::testing::TestStore;
 use ondol_store::{Store, StoreError};
 use ondol_types::event::{self, DatasetCommitted, PushReceived};
 use ondol_types::{
-    CommitId, CrashPoints, DatasetName, ErrorKind, ModelName, NoCrash, Problem, ProjectName, RefName, RunId, Secret,
-    SecretName, SystemClock,
+    CommitId, CrashPoints, DatasetName, ErrorKind, ModelName, NoCrash, Problem, ProjectName,
+    RefName, RunId, Secret, SecretName, SystemClock,
 };
 use ondol_workload::LogQuery;
 use serde_json::{Value, json};
@@ -70,8 +70,16 @@ impl Sources for Ports {
         Ok(name("refs/heads/main"))
     }
 
-    async fn checkout(&self, _: &ProjectName, commit: &CommitId, dest: &Path) -> Result<(), Problem> {
-        assert!(std::fs::read_dir(dest).unwrap().next().is_none(), "the folder is empty");
+    async fn checkout(
+        &self,
+        _: &ProjectName,
+        commit: &CommitId,
+        dest: &Path,
+    ) -> Result<(), Problem> {
+        assert!(
+            std::fs::read_dir(dest).unwrap().next().is_none(),
+            "the folder is empty"
+        );
         std::fs::write(dest.join("commit"), commit.as_str()).unwrap();
         Ok(())
     }
@@ -82,24 +90,42 @@ impl Specs for Ports {
     async fn resolve(&self, _: &ProjectName, source: &Path) -> Result<ResolvedSpec, Problem> {
         let commit: CommitId = name(&std::fs::read_to_string(source.join("commit")).unwrap());
         let value = self.0.lock().unwrap().specs.get(&commit).cloned();
-        let value = value.ok_or_else(|| Problem::new(ErrorKind::NotFound, "test.commit", "no such commit"))?;
+        let value = value
+            .ok_or_else(|| Problem::new(ErrorKind::NotFound, "test.commit", "no such commit"))?;
         let spec = serde_json::from_value(value).map_err(|error| {
-            Problem::new(ErrorKind::InvalidInput, "spec.invalid", format!("ondol.yaml:3: {error}"))
+            Problem::new(
+                ErrorKind::InvalidInput,
+                "spec.invalid",
+                format!("ondol.yaml:3: {error}"),
+            )
         })?;
-        Ok(ResolvedSpec { spec, explain: json!({ "from": "test" }), notes: Vec::new() })
+        Ok(ResolvedSpec {
+            spec,
+            explain: json!({ "from": "test" }),
+            notes: Vec::new(),
+        })
     }
 }
 
 #[async_trait]
 impl Training for Ports {
-    async fn state(&self, _: &ProjectName, _: Option<&DatasetName>, _: &ModelName) -> Result<TrainingState, Problem> {
+    async fn state(
+        &self,
+        _: &ProjectName,
+        _: Option<&DatasetName>,
+        _: &ModelName,
+    ) -> Result<TrainingState, Problem> {
         Ok(self.0.lock().unwrap().training.clone())
     }
 }
 
 #[async_trait]
 impl StepSecrets for Ports {
-    async fn values(&self, _: &ProjectName, names: &[SecretName]) -> Result<BTreeMap<SecretName, Secret>, Problem> {
+    async fn values(
+        &self,
+        _: &ProjectName,
+        names: &[SecretName],
+    ) -> Result<BTreeMap<SecretName, Secret>, Problem> {
         let mut values = self.0.lock().unwrap().secrets.clone();
         values.retain(|name, _| names.contains(name));
         Ok(values)
@@ -180,7 +206,12 @@ fn build(
     adjust: impl FnOnce(&mut Config),
 ) -> Pipeline {
     let ports = Arc::new(Ports(outside.clone()));
-    let mut config = Config::new(root.join("workloads"), root.join("cache"), root.join("logs"), 4);
+    let mut config = Config::new(
+        root.join("workloads"),
+        root.join("cache"),
+        root.join("logs"),
+        4,
+    );
     adjust(&mut config);
     let mut actions: BTreeMap<&'static str, Arc<dyn Action>> = BTreeMap::new();
     for name in ["validate", "evaluate", "image", "deploy"] {
@@ -205,7 +236,14 @@ impl World {
     /// A fresh process of the control plane over the same world.
     pub(crate) async fn restart(&mut self, crash: Arc<dyn CrashPoints>) {
         self.pipeline.stop().await;
-        self.pipeline = build(&self.store, &self.engine, &self.outside, &self.root, crash, |_| {});
+        self.pipeline = build(
+            &self.store,
+            &self.engine,
+            &self.outside,
+            &self.root,
+            crash,
+            |_| {},
+        );
     }
 
     /// The same with other settings.
@@ -214,9 +252,20 @@ impl World {
     }
 
     /// The same with places to die at.
-    pub(crate) async fn reconfigure_with(&mut self, crash: Arc<dyn CrashPoints>, adjust: impl FnOnce(&mut Config)) {
+    pub(crate) async fn reconfigure_with(
+        &mut self,
+        crash: Arc<dyn CrashPoints>,
+        adjust: impl FnOnce(&mut Config),
+    ) {
         self.pipeline.stop().await;
-        self.pipeline = build(&self.store, &self.engine, &self.outside, &self.root, crash, adjust);
+        self.pipeline = build(
+            &self.store,
+            &self.engine,
+            &self.outside,
+            &self.root,
+            crash,
+            adjust,
+        );
     }
 
     pub(crate) fn spec(&self, at: char, spec: Value) {
@@ -230,7 +279,11 @@ impl World {
         action: &'static str,
         script: impl Fn(&ActionCtx) -> Result<ActionOutcome, Problem> + Send + Sync + 'static,
     ) {
-        self.outside.lock().unwrap().scripts.insert(action, Arc::new(script));
+        self.outside
+            .lock()
+            .unwrap()
+            .scripts
+            .insert(action, Arc::new(script));
     }
 
     async fn append(&self, event: NewEvent) {
@@ -253,7 +306,12 @@ impl World {
             default_branch: branch == "main",
             pusher: "ann".into(),
         };
-        self.append(NewEvent::new(event::PUSH_RECEIVED, &project).content(content).project(&project)).await;
+        self.append(
+            NewEvent::new(event::PUSH_RECEIVED, &project)
+                .content(content)
+                .project(&project),
+        )
+        .await;
     }
 
     pub(crate) async fn push(&self, at: char) {
@@ -273,12 +331,18 @@ impl World {
         };
         self.outside.lock().unwrap().training.newest = Some(data);
         let project: ProjectName = name("web");
-        self.append(NewEvent::new(event::DATASET_COMMITTED, dataset).content(content).project(&project)).await;
+        self.append(
+            NewEvent::new(event::DATASET_COMMITTED, dataset)
+                .content(content)
+                .project(&project),
+        )
+        .await;
     }
 
     pub(crate) async fn delete_project(&self, project: &str) {
         let project: ProjectName = name(project);
-        self.append(NewEvent::new(event::REPOSITORY_DELETED, &project).project(&project)).await;
+        self.append(NewEvent::new(event::REPOSITORY_DELETED, &project).project(&project))
+            .await;
     }
 
     /// One tick of the loops but retention; true when there is more to do at once.
@@ -291,14 +355,23 @@ impl World {
     }
 
     pub(crate) async fn prune(&self) -> u64 {
-        self.pipeline.reconcilers()[2].0.tick().await.unwrap().changed
+        self.pipeline.reconcilers()[2]
+            .0
+            .tick()
+            .await
+            .unwrap()
+            .changed
     }
 
     /// Turns the loops until something holds.
     pub(crate) async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let began = std::time::Instant::now();
         while !holds().await {
-            assert!(began.elapsed() < Duration::from_secs(60), "{}: still not: {what}", self.name);
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{}: still not: {what}",
+                self.name
+            );
             if !self.tick().await {
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
@@ -306,7 +379,11 @@ impl World {
     }
 
     pub(crate) async fn runs(&self) -> Vec<ondol_pipeline::model::Run> {
-        let mut page = self.pipeline.list_runs(&self.ctx, &RunFilter::default(), None, 200).await.unwrap();
+        let mut page = self
+            .pipeline
+            .list_runs(&self.ctx, &RunFilter::default(), None, 200)
+            .await
+            .unwrap();
         page.runs.reverse();
         page.runs
     }
@@ -332,29 +409,52 @@ impl World {
     }
 
     pub(crate) async fn log(&self, detail: &RunDetail, step: &str) -> String {
-        let stream = self.pipeline.logs(&self.ctx, &detail.run.id, &name(step), LogQuery::default()).await.unwrap();
+        let stream = self
+            .pipeline
+            .logs(&self.ctx, &detail.run.id, &name(step), LogQuery::default())
+            .await
+            .unwrap();
         let lines: Vec<_> = stream.collect().await;
-        lines.into_iter().map(|line| line.unwrap().text).collect::<Vec<_>>().join("\n")
+        lines
+            .into_iter()
+            .map(|line| line.unwrap().text)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     pub(crate) async fn events(&self, prefix: &str) -> Vec<Event> {
-        let filter = EventFilter { type_prefix: Some(prefix.to_owned()), ..EventFilter::default() };
+        let filter = EventFilter {
+            type_prefix: Some(prefix.to_owned()),
+            ..EventFilter::default()
+        };
         let filter = &filter;
         self.store
-            .read::<_, StoreError, _>(|tx| Box::pin(async move { tx.events_after(0, filter, 1_000).await }))
+            .read::<_, StoreError, _>(|tx| {
+                Box::pin(async move { tx.events_after(0, filter, 1_000).await })
+            })
             .await
             .unwrap()
     }
 }
 
 pub(crate) fn data_ref(dataset: &str, number: i64) -> DataRef {
-    DataRef { dataset: name(dataset), version: name(&format!("blake3:{number:064}")), number }
+    DataRef {
+        dataset: name(dataset),
+        version: name(&format!("blake3:{number:064}")),
+        number,
+    }
 }
 
 /// `name:outcome` of every step.
 pub(crate) fn outcomes(detail: &RunDetail) -> Vec<String> {
-    let word = |outcome: Option<StepOutcome>| outcome.map_or("-".to_owned(), |outcome| outcome.to_string());
-    detail.steps.iter().map(|step| format!("{}:{}", step.name, word(step.outcome))).collect()
+    let word = |outcome: Option<StepOutcome>| {
+        outcome.map_or("-".to_owned(), |outcome| outcome.to_string())
+    };
+    detail
+        .steps
+        .iter()
+        .map(|step| format!("{}:{}", step.name, word(step.outcome)))
+        .collect()
 }
 
 pub(crate) fn service(test: &str) -> Value {
