@@ -67,6 +67,22 @@ impl Secrets {
         name: &SecretName,
         value: &Secret<String>,
     ) -> Result<SetSecret, AuthError> {
+        self.set_staged(ctx, project, name, value, false).await
+    }
+
+    /// As [`Secrets::set`]; `staged` says in the event that the new version waits for the next
+    /// rollout instead of asking for one.
+    ///
+    /// # Errors
+    /// As [`Secrets::set`].
+    pub async fn set_staged(
+        &self,
+        ctx: &Ctx,
+        project: &ProjectName,
+        name: &SecretName,
+        value: &Secret<String>,
+        staged: bool,
+    ) -> Result<SetSecret, AuthError> {
         ctx.require(Action::Secrets, project)?;
         fitness::check(name, value)?;
         let root = self.root();
@@ -102,7 +118,7 @@ impl Secrets {
                     };
                     let sealed = envelope::seal(root.current(), value, binding);
                     store::put_secret(tx, project, name, version, by, &sealed).await?;
-                    let content = json!({ "project": project, "name": name, "version": version });
+                    let content = json!({ "project": project, "name": name, "version": version, "staged": staged });
                     append(tx, event::SECRET_SET, project, name, content, by).await?;
                     Ok(SetSecret {
                         version,
