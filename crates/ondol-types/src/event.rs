@@ -53,6 +53,8 @@ event_types! {
     ARTIFACT_DELETED = "dev.cdevents.artifact.deleted.0.2.0";
     /// An environment exists.
     ENVIRONMENT_CREATED = "dev.cdevents.environment.created.0.3.0";
+    /// An environment is held, released from its hold, or scaled.
+    ENVIRONMENT_MODIFIED = "dev.cdevents.environment.modified.0.3.0";
     /// A service serves for the first time.
     SERVICE_DEPLOYED = "dev.cdevents.service.deployed.0.3.0";
     /// A service serves a newer release.
@@ -77,6 +79,8 @@ event_types! {
     MODEL_VERSION_PROMOTED = "dev.cdeventsx.ondol-modelversion.promoted.0.1.0";
     /// The gate refused a model version; content is [`ModelVersionEvent`].
     MODEL_VERSION_REFUSED = "dev.cdeventsx.ondol-modelversion.refused.0.1.0";
+    /// Retention removed a model version; content is [`ModelVersionEvent`].
+    MODEL_VERSION_REMOVED = "dev.cdeventsx.ondol-modelversion.removed.0.1.0";
     /// A secret has a new version. The content never has its value.
     SECRET_SET = "dev.cdeventsx.ondol-secret.set.0.1.0";
     /// A secret is gone.
