@@ -1,0 +1,10 @@
+//! Real git clients against the real router.
+
+mod checkout;
+mod client;
+mod crash;
+mod hostile;
+mod limits;
+mod projects;
+mod push;
+mod server;
