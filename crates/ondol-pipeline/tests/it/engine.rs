@@ -117,6 +117,7 @@ async fn run(spec: WorkloadSpec, entries: Entries, changes: watch::Sender<u64>, 
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0)
+        .kill_on_drop(true)
         .spawn();
     let mut exit = ended(Some(127));
     if let Ok(mut child) = child {

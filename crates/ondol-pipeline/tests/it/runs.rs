@@ -227,7 +227,7 @@ async fn a_running_run_is_cancelled_by_a_push_only_where_that_is_wanted() {
         world
             .reconfigure(|config| config.cancel_running = true)
             .await;
-        world.spec('a', service("sleep 600"));
+        world.spec('a', service("sleep 60"));
         world.push('a').await;
         world
             .until("it runs", async || world.engine.starts().len() == 1)
@@ -248,7 +248,7 @@ async fn a_running_run_is_cancelled_by_a_push_only_where_that_is_wanted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_run_stops_its_commands_and_actions() {
     for world in worlds().await {
-        world.spec('a', service("sleep 600"));
+        world.spec('a', service("sleep 60"));
         world.push('a').await;
         world
             .until("it runs", async || world.engine.starts().len() == 1)
@@ -276,7 +276,7 @@ async fn a_cancelled_run_stops_its_commands_and_actions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_takes_too_long_is_ended() {
     for world in worlds().await {
-        let mut spec = service("sleep 600");
+        let mut spec = service("sleep 60");
         spec["test"]["timeout"] = json!("300ms");
         world.spec('a', spec);
         world.push('a').await;

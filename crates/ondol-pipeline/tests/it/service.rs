@@ -322,7 +322,7 @@ async fn old_runs_go_with_their_logs_and_a_deleted_project_leaves_nothing() {
             0
         );
         assert!(world.pipeline.show_run(&world.ctx, &oldest).await.is_err());
-        world.spec('b', service("sleep 600"));
+        world.spec('b', service("sleep 60"));
         world.push('b').await;
         world
             .until("it runs", async || world.engine.known() == 3)

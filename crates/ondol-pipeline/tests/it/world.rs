@@ -366,6 +366,8 @@ impl World {
     /// Turns the loops until something holds.
     pub(crate) async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let began = std::time::Instant::now();
+        // The log is read first, so that what was just pushed is known.
+        self.tick().await;
         while !holds().await {
             assert!(
                 began.elapsed() < Duration::from_secs(60),
