@@ -270,9 +270,9 @@ impl KeeperHandle {
         let order = KeeperOrder::Stop {
             deadline_ms: deadline.as_millis() as u64,
         };
-        ask(&self.run_dir, order, deadline + STOP_EXTRA)
-            .await
-            .map(drop)
+        ask(&self.run_dir, order, deadline + STOP_EXTRA).await?;
+        wait_until_gone(&self.run_dir, Instant::now() + ANSWER_WAIT).await;
+        Ok(())
     }
 
     /// Ends the keeper and leaves the gateway serving: the next keeper, perhaps of a newer

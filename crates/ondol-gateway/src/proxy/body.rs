@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,9 +14,6 @@ use tokio::net::TcpStream;
 use super::account::Account;
 use crate::routing::WorkerReplica;
 use crate::upstream::{Connection, Decoded, Decoder, Pump, PumpFailure};
-
-/// How long an upload is still read after its answer is complete.
-const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// The replica broke off; the client's connection ends with it, so that it notices.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +38,7 @@ pub(crate) struct Stream {
     pub(crate) account: Account,
     /// The socket of a request that is still being sent while its answer comes.
     pub(crate) sending: Option<Arc<TcpStream>>,
+    pub(crate) broken: bool,
 }
 
 impl GatewayBody {
@@ -94,6 +93,13 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if self.broken {
+            return Poll::Ready(Some(Err(BrokenOff)));
+        }
+        // A stream that never pauses would never look at its timer.
+        if self.replica.shared.cut.load(Ordering::Acquire) && self.connection.is_some() {
+            return self.break_off(cx);
+        }
         loop {
             let Some(connection) = &mut self.connection else {
                 return Poll::Ready(None);
@@ -117,7 +123,7 @@ impl Stream {
                     return Poll::Ready(None);
                 }
                 Ok(Decoded::More) => {}
-                Err(_) => return self.break_off(),
+                Err(_) => return self.break_off(cx),
             }
             match connection.poll_read(cx) {
                 Poll::Ready(Ok(0)) if self.decoder.ends_with_connection() => {
@@ -125,12 +131,12 @@ impl Stream {
                     self.finish();
                     return Poll::Ready(None);
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return self.break_off(),
+                Poll::Ready(Ok(0) | Err(_)) => return self.break_off(cx),
                 Poll::Ready(Ok(_)) => continue,
                 Poll::Pending => {}
             }
             return match connection.poll_expired(cx, &self.replica.shared.cut) {
-                Poll::Ready(_) => self.break_off(),
+                Poll::Ready(_) => self.break_off(cx),
                 Poll::Pending => Poll::Pending,
             };
         }
@@ -147,10 +153,13 @@ impl Stream {
         }
     }
 
-    fn break_off(&mut self) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    /// The client first gets what there is: hyper sends it when the body pauses.
+    fn break_off(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         self.account.truncate();
         self.connection = None;
-        Poll::Ready(Some(Err(BrokenOff)))
+        self.broken = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -170,11 +179,10 @@ pub(crate) fn send_rest(mut pump: Pump, socket: Arc<TcpStream>) {
     tokio::spawn(async move {
         match std::future::poll_fn(|cx| pump.poll(cx, &socket)).await {
             Ok(()) => {}
-            Err(PumpFailure::Replica(_)) => {
-                let _ = tokio::time::timeout(DISCARD_TIME, pump.discard()).await;
-            }
+            Err(PumpFailure::Replica(_)) => pump.discard().await,
             Err(PumpFailure::Client | PumpFailure::TooLarge) => {
                 let _ = rustix::net::shutdown(&socket, Shutdown::Both);
+                pump.discard().await;
             }
         }
     });

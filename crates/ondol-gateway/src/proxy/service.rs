@@ -24,7 +24,7 @@ use crate::server::{Client, Phase};
 use crate::snapshot::RouteState;
 use crate::upstream::{
     Connection, Decoded, Decoder, ExchangeFailure, Limits, Pump, RequestBody, ResponseHead, Sent,
-    connect, send,
+    connect, discard, send,
 };
 
 /// So many replicas are asked before a request is given up.
@@ -59,14 +59,21 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<GatewayBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
+    let mut body = Some(body);
     let mut account = Account::open(&client, &parts);
     let worker = &client.worker;
     let answer = if worker.in_flight.load(Ordering::Relaxed) > worker.max_in_flight {
         worker.totals.overloaded.fetch_add(1, Ordering::Relaxed);
         Err(Refusal::Overloaded)
     } else {
-        answer(&client, &mut account, &mut parts, body).await
+        answer(&client, &mut account, &mut parts, &mut body).await
     };
+    if let (Err(_), Some(unread)) = (&answer, body)
+        && !unread.is_end_stream()
+        && !parts.headers.contains_key(header::EXPECT)
+    {
+        tokio::spawn(discard(unread));
+    }
     let request_id = account.request_id.clone();
     let (status, mut headers, body) = match answer {
         Ok(Answer {
@@ -91,6 +98,7 @@ pub(crate) async fn handle(
                 replica: parts.replica,
                 account,
                 sending: parts.sending,
+                broken: false,
             };
             (status, headers, GatewayBody::stream(stream))
         }
@@ -129,19 +137,19 @@ async fn answer(
     client: &Arc<Client>,
     account: &mut Account,
     parts: &mut Parts,
-    body: Incoming,
+    body: &mut Option<Incoming>,
 ) -> Result<Answer, Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
     let route = find_route(client, account, parts).await?;
     let spec = &route.spec;
-    let framing = if body.is_end_stream() {
-        Framing::None
-    } else {
-        body.size_hint()
+    let framing = match body {
+        Some(body) if !body.is_end_stream() => body
+            .size_hint()
             .exact()
-            .map_or(Framing::Chunked, Framing::Length)
+            .map_or(Framing::Chunked, Framing::Length),
+        _ => Framing::None,
     };
     if let Framing::Length(length) = framing
         && length > spec.max_body
@@ -159,7 +167,7 @@ async fn answer(
         parts,
         framing,
         upgrade: upgrade.as_ref(),
-        body: (framing != Framing::None).then_some(body),
+        body,
     };
     let (connection, sent, replica) = exchange.run(account).await?;
     let on_upgrade = upgrade
@@ -223,7 +231,7 @@ struct Exchange<'a> {
     parts: &'a mut Parts,
     framing: Framing,
     upgrade: Option<&'a HeaderValue>,
-    body: Option<Incoming>,
+    body: &'a mut Option<Incoming>,
 }
 
 impl Exchange<'_> {
@@ -231,8 +239,9 @@ impl Exchange<'_> {
         &mut self,
         account: &mut Account,
     ) -> Result<(Connection, Sent, Arc<WorkerReplica>), Refusal> {
-        let repeatable =
-            self.body.is_none() && self.upgrade.is_none() && is_idempotent(&self.parts.method);
+        let repeatable = self.framing == Framing::None
+            && self.upgrade.is_none()
+            && is_idempotent(&self.parts.method);
         let mut tried: Vec<Arc<WorkerReplica>> = Vec::new();
         let mut again: Option<Arc<WorkerReplica>> = None;
         let mut spare = HeaderMap::new();
@@ -322,6 +331,9 @@ impl Exchange<'_> {
             upgrade: self.upgrade,
         };
         write_request_head(&mut head, self.parts, forwarding).map_err(Refusal::Bad)?;
+        if self.framing == Framing::None {
+            return Ok(Pump::bodyless(head));
+        }
         let Some(incoming) = self.body.take() else {
             return Ok(Pump::bodyless(head));
         };

@@ -97,7 +97,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Tunnel<C> {
             let down = self.poll_down(cx, leaving)?;
             let up = self.poll_up(cx)?;
             let said = self.goodbye_said || self.down.frames.closed();
-            if (self.down.closed && self.up.closed)
+            // Half a WebSocket is none: with either side gone and the rest delivered, it is over.
+            let halved = self.websocket && (self.down.closed || self.up.closed) && self.flushed();
+            if halved
+                || (self.down.closed && self.up.closed)
                 || (leaving && said && self.up.frames.closed() && self.flushed())
             {
                 return Poll::Ready(Ok(()));

@@ -79,7 +79,7 @@ fn longest<'m, T>(prefixes: &'m Prefixes<T>, path: &str) -> Option<Found<'m, T>>
     prefixes.iter().find_map(|(prefix, value)| {
         if path.starts_with(&**prefix) {
             Some(Found::Route(value))
-        } else if path.len() + 1 == prefix.len() && prefix.starts_with(path) && path != "" {
+        } else if path.len() + 1 == prefix.len() && prefix.starts_with(path) && !path.is_empty() {
             Some(Found::Slash(prefix))
         } else {
             None

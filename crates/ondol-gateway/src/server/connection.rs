@@ -63,8 +63,7 @@ pub(crate) async fn serve(
         builder
             .max_headers(limits.max_header_fields)
             .max_header_size(limits.max_head_bytes)
-            .max_buf_size(limits.max_head_bytes.max(8 * 1024))
-            .pipeline_flush(true);
+            .max_buf_size(limits.max_head_bytes.max(8 * 1024));
         drive(
             Http1(pin!(builder.serve_connection(io, service).with_upgrades())),
             &worker,

@@ -6,7 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -74,8 +74,11 @@ pub(crate) async fn send(
         .then(|| Instant::now() + CONTINUE_WAIT);
     let stream = connection.stream.clone();
     connection.arm(hold_body_until.map_or(limits.response_timeout, |_| CONTINUE_WAIT));
-    let head = poll_fn(|cx| {
+    let answered = poll_fn(|cx| {
         loop {
+            if limits.cut.load(Ordering::Acquire) {
+                return Poll::Ready(Err(ExchangeFailure::Cut));
+            }
             let sending = match () {
                 () if write_error.is_some() || pump.is_done() => Poll::Pending,
                 () if hold_body_until.is_some() => pump.poll_flush(cx, &stream).map_ok(|()| false),
@@ -147,8 +150,16 @@ pub(crate) async fn send(
             }
         }
     })
-    .await?;
-    let mut head = head;
+    .await;
+    let mut head = match answered {
+        Ok(head) => head,
+        Err(failure) => {
+            if !matches!(failure, ExchangeFailure::Client) && pump.has_begun() {
+                tokio::spawn(pump.discard());
+            }
+            return Err(failure);
+        }
+    };
     if pump.is_done() {
         connection.out = pump.into_spare();
         return Ok(Sent { head, unsent: None });

@@ -16,4 +16,4 @@ pub(crate) use decode::{Decoded, Decoder};
 pub(crate) use exchange::{ExchangeFailure, Limits, Sent, send};
 pub(crate) use head::ResponseHead;
 pub(crate) use head::has_token;
-pub(crate) use pump::{ClientStall, Pump, PumpFailure, RequestBody};
+pub(crate) use pump::{ClientStall, Pump, PumpFailure, RequestBody, discard};

@@ -1,11 +1,13 @@
 //! Carries a request to the replica: its head, then its body as it comes, never more of it than
 //! one part at a time.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
@@ -15,6 +17,7 @@ use tokio::net::TcpStream;
 /// After its replica has answered or gone, so much of a client's upload is still read and thrown
 /// away: a client that is cut off while it sends never sees the answer.
 const DISCARD_LIMIT: u64 = 4 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Hears whether the client keeps its body coming.
 pub(crate) trait ClientStall: Send + Sync {
@@ -241,18 +244,29 @@ impl Pump {
         }
     }
 
-    /// Reads on without sending, for a replica that no longer listens, within bounds.
-    pub(crate) async fn discard(mut self) {
-        let Some(body) = &mut self.body else { return };
+    /// Reads on without sending, for a replica that no longer listens.
+    pub(crate) async fn discard(self) {
+        if let Some(body) = self.body
+            && self.begun
+        {
+            discard(body.incoming).await;
+        }
+    }
+}
+
+/// Reads a body that nobody wants, within bounds, so that its sender hears the answer instead of a
+/// reset.
+pub(crate) async fn discard(mut body: Incoming) {
+    let reading = async {
         let mut read = 0;
         while read < DISCARD_LIMIT {
-            let next = std::future::poll_fn(|cx| Pin::new(&mut body.incoming).poll_frame(cx)).await;
-            match next {
+            match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                 Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len) as u64,
                 Some(Err(_)) | None => return,
             }
         }
-    }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 fn put_hex(out: &mut BytesMut, length: usize) {
