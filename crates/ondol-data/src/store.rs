@@ -1,7 +1,7 @@
 //! The tables of this room: datasets, versions, and pushes in progress.
 
 use ondol_store::{Migration, Row, StoreError, Tx, params};
-use ondol_types::{DatasetName, Digest, ProjectName, Timestamp, UploadId};
+use ondol_types::{DatasetName, Digest, OperationId, ProjectName, Timestamp, UploadId};
 
 use crate::model::{Dataset, Version};
 
@@ -48,7 +48,7 @@ CREATE INDEX dataset_upload_project ON dataset_upload (project, dataset);
 CREATE INDEX dataset_upload_expiry ON dataset_upload (expires_at);
 CREATE TABLE dataset_upload_part (
     upload TEXT NOT NULL,
-    part BIGINT NOT NULL,
+    part TEXT NOT NULL,
     chunks BYTEA NOT NULL,
     PRIMARY KEY (upload, part)
 );
@@ -328,13 +328,13 @@ pub(crate) async fn open_uploads(
 pub(crate) async fn add_part(
     tx: &mut Tx<'_>,
     id: UploadId,
+    part: OperationId,
     chunks: &[u8],
     bytes: u64,
 ) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO dataset_upload_part (upload, part, chunks)
-         SELECT $1, COALESCE(MAX(part), 0) + 1, $2 FROM dataset_upload_part WHERE upload = $1",
-        params![id, chunks],
+        "INSERT INTO dataset_upload_part (upload, part, chunks) VALUES ($1, $2, $3)",
+        params![id, part, chunks],
     )
     .await?;
     tx.execute(

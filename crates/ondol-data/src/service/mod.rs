@@ -3,6 +3,7 @@
 
 mod check;
 mod checkout;
+mod commit;
 mod diff;
 mod push;
 mod read;

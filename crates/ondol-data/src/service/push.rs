@@ -1,39 +1,21 @@
-//! A push: begin, ask what is missing, send it, commit.
-//!
-//! Until the commit nothing of it is visible. The commit is one transaction with the event, and
-//! belongs to its session: repeated after a lost answer it gives the same version. A push that
-//! did not see the newest version is refused rather than merged, because a version is the whole
-//! content of its dataset.
+//! A push: begin, ask what is missing, send it. Then it is committed ([`super::commit`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use ondol_auth::{Action, Ctx};
-use ondol_store::events::NewEvent;
-use ondol_types::event::{DATASET_COMMITTED, DatasetCommitted};
-use ondol_types::{DatasetName, Digest, ProjectName, RelPath, UploadId};
+use ondol_types::{DatasetName, Digest, OperationId, ProjectName, UploadId};
 
 use super::DataService;
-use super::scope::{self, Scope};
+use super::scope;
 use crate::chunk::{CHUNKING, ChunkRef};
-use crate::commit::Commit;
 use crate::error::{DataError, DataResult};
 use crate::key::Key;
-use crate::model::{
-    CommitRequest, Dataset, FileEntry, PushSession, Pushed, UploadReceipt, Version,
-};
-use crate::profiles::Profiles;
+use crate::model::{PushSession, UploadReceipt};
 use crate::store::{self, Upload};
-use crate::table::Format;
-use crate::tree::Built;
 use crate::wire::{Decoder, Frame};
-
-/// The most bytes of a message: it stands in the event.
-const MAX_MESSAGE_BYTES: usize = 4_096;
-/// How often a forced push follows a head that moves under it.
-const FOLLOWS: u32 = 5;
 
 impl DataService {
     /// Begins a push.
@@ -92,7 +74,7 @@ impl DataService {
         })
     }
 
-    async fn upload_of(&self, ctx: &Ctx, session: UploadId) -> DataResult<Upload> {
+    pub(super) async fn upload_of(&self, ctx: &Ctx, session: UploadId) -> DataResult<Upload> {
         let upload = self
             .deps
             .store
@@ -141,7 +123,7 @@ impl DataService {
     }
 
     /// Those of these chunks that the blob store does not have; the others count as used now.
-    async fn absent(&self, keys: &[Key]) -> DataResult<Vec<Key>> {
+    pub(super) async fn absent(&self, keys: &[Key]) -> DataResult<Vec<Key>> {
         let digests: Vec<Digest> = keys.iter().map(Key::digest).collect();
         let here = self.deps.blobs.touch_many(&digests).await?;
         Ok(keys
@@ -212,12 +194,13 @@ impl DataService {
         self.deps.crash.reached("data.upload.stored");
         let record = scope::encode(&chunks);
         let record = record.as_slice();
+        let part = OperationId::generate(&*self.deps.clock);
         self.deps
             .store
             .write::<_, DataError, _>(|tx| {
-                Box::pin(
-                    async move { Ok(store::add_part(tx, session, record, bytes_of_chunks).await?) },
-                )
+                Box::pin(async move {
+                    Ok(store::add_part(tx, session, part, record, bytes_of_chunks).await?)
+                })
             })
             .await?;
         self.note_sent(&upload, &chunks);
@@ -228,420 +211,9 @@ impl DataService {
             stored_bytes: packed.stored_bytes,
         })
     }
-
-    /// Reads a commit from its body and makes it; see [`DataService::commit`].
-    ///
-    /// # Errors
-    /// Those of [`DataService::commit`], and [`DataError::Wire`].
-    pub async fn commit_body<S, E>(
-        &self,
-        ctx: &Ctx,
-        session: UploadId,
-        mut body: S,
-    ) -> DataResult<Pushed>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Unpin + Send,
-        E: Display,
-    {
-        let mut decoder = Decoder::new();
-        let mut request = CommitRequest::default();
-        let mut received = 0u64;
-        let mut begun = false;
-        while let Some(part) = body.next().await {
-            let part = part.map_err(|error| DataError::Wire(error.to_string()))?;
-            received += part.len() as u64;
-            at_most(
-                "the size of the manifest in bytes",
-                received,
-                self.config.max_manifest_bytes,
-            )?;
-            decoder.feed(&part);
-            while let Some(frame) = decoder.next()? {
-                match frame {
-                    Frame::Head(head) if !begun => {
-                        request.head = head;
-                        begun = true;
-                    }
-                    Frame::File(file) if begun => {
-                        request.files.push(file);
-                        at_most(
-                            "the number of files",
-                            request.files.len() as u64,
-                            self.config.max_files as u64,
-                        )?;
-                    }
-                    Frame::End { .. } if begun => {}
-                    _ => {
-                        return Err(DataError::Wire(
-                            "a commit is a head, then files, then the end".to_owned(),
-                        ));
-                    }
-                }
-            }
-        }
-        decoder.finish()?;
-        self.commit(ctx, session, request).await
-    }
-
-    /// Makes the version. The same session gives the same answer again, whatever is asked.
-    ///
-    /// # Errors
-    /// [`DataError::Moved`] when somebody pushed in between and `force` is not set,
-    /// [`DataError::Incomplete`], [`DataError::Manifest`], and [`DataError::Table`] for a file
-    /// that is not the table its name promises. Nothing is visible then.
-    pub async fn commit(
-        &self,
-        ctx: &Ctx,
-        session: UploadId,
-        request: CommitRequest,
-    ) -> DataResult<Pushed> {
-        let upload = self.upload_of(ctx, session).await?;
-        if let Some(done) = self.committed(&upload).await? {
-            return Ok(done);
-        }
-        self.check_manifest(&request)?;
-        let scope = self.scope(&upload).await?;
-        let chunks = check_chunks(&request.files, &scope)?;
-        let epoch = self.deps.blobs.epoch();
-        self.require_present(&chunks, &request.files).await?;
-        let bytes = request.files.iter().map(|file| file.size).sum();
-        let new_bytes = chunks
-            .iter()
-            .filter(|chunk| !scope.in_head(&chunk.key))
-            .map(|chunk| u64::from(chunk.len))
-            .sum();
-        let tables: HashMap<RelPath, Vec<ChunkRef>> = request
-            .files
-            .iter()
-            .filter(|file| Format::of(&file.path).is_some())
-            .map(|file| (file.path.clone(), file.chunks.clone()))
-            .collect();
-        let head = request.head;
-        let built = Built::from_files(request.files);
-        let draft = Draft {
-            upload: &upload,
-            message: head.message.trim().to_owned(),
-            chunks,
-            epoch,
-            bytes,
-            new_bytes,
-            built,
-            tables,
-        };
-        for _ in 0..FOLLOWS {
-            let newest = self.newest(&upload).await?;
-            let expected = newest.as_ref().map(|dataset| &dataset.head);
-            if !head.force && head.parent.as_ref() != expected {
-                return Err(moved(&upload, newest.as_ref()));
-            }
-            match self.commit_on(ctx, &draft, newest).await {
-                Err(DataError::Moved { .. }) if head.force => {}
-                outcome => {
-                    if outcome.is_ok() {
-                        self.drop_scope(&upload);
-                    }
-                    return outcome;
-                }
-            }
-        }
-        let newest = self.newest(&upload).await?;
-        Err(moved(&upload, newest.as_ref()))
-    }
-
-    async fn newest(&self, upload: &Upload) -> DataResult<Option<Dataset>> {
-        let (project, dataset) = (&upload.project, &upload.dataset);
-        self.deps
-            .store
-            .read::<_, DataError, _>(|tx| {
-                Box::pin(async move { Ok(store::find_dataset(tx, project, dataset).await?) })
-            })
-            .await
-    }
-
-    /// The outcome of a push that is over.
-    async fn committed(&self, upload: &Upload) -> DataResult<Option<Pushed>> {
-        let Some(id) = &upload.version else {
-            return Ok(None);
-        };
-        let version = self
-            .deps
-            .store
-            .read::<_, DataError, _>(|tx| {
-                Box::pin(async move { Ok(store::version_by_id(tx, id).await?) })
-            })
-            .await?;
-        let version = version.ok_or_else(|| DataError::NoVersion {
-            dataset: upload.dataset.to_string(),
-            version: id.to_string(),
-        })?;
-        Ok(Some(Pushed {
-            version,
-            changed: upload.changed,
-        }))
-    }
-
-    fn check_manifest(&self, request: &CommitRequest) -> DataResult<()> {
-        at_most(
-            "the length of the message in bytes",
-            request.head.message.len() as u64,
-            MAX_MESSAGE_BYTES as u64,
-        )?;
-        at_most(
-            "the number of files",
-            request.files.len() as u64,
-            self.config.max_files as u64,
-        )?;
-        if request.files.is_empty() {
-            return Err(DataError::Wire("it has no files".to_owned()));
-        }
-        let mut paths = HashSet::with_capacity(request.files.len());
-        let mut total = 0u64;
-        for file in &request.files {
-            let refuse = |problem: &str| DataError::Manifest {
-                path: file.path.to_string(),
-                problem: problem.to_owned(),
-            };
-            if !paths.insert(file.path.as_str()) {
-                return Err(refuse("it is listed twice"));
-            }
-            let chunks: u64 = file.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
-            if chunks != file.size {
-                return Err(refuse("its chunks do not add up to its size"));
-            }
-            total = total.saturating_add(file.size);
-        }
-        at_most(
-            "the size of the version in bytes",
-            total,
-            self.config.max_version_bytes,
-        )?;
-        for file in &request.files {
-            let path = file.path.as_str();
-            let above = path.match_indices('/').map(|(at, _)| &path[..at]);
-            for folder in above {
-                if paths.contains(folder) {
-                    return Err(DataError::Manifest {
-                        path: path.to_owned(),
-                        problem: format!("`{folder}` is a file as well as a folder"),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn require_present(&self, chunks: &[ChunkRef], files: &[FileEntry]) -> DataResult<()> {
-        let keys: Vec<Key> = chunks.iter().map(|chunk| chunk.key).collect();
-        let absent = self.absent(&keys).await?;
-        let Some(first) = absent.first() else {
-            return Ok(());
-        };
-        let path = files
-            .iter()
-            .find(|file| file.chunks.iter().any(|chunk| chunk.key == *first))
-            .or(files.first());
-        match path {
-            Some(file) => Err(DataError::Incomplete {
-                missing: absent.len() as u64,
-                path: file.path.clone(),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    async fn commit_on(
-        &self,
-        ctx: &Ctx,
-        draft: &Draft<'_>,
-        newest: Option<Dataset>,
-    ) -> DataResult<Pushed> {
-        let mut before = Profiles::default();
-        if let Some(newest) = &newest {
-            let commit = Commit::read(&self.deps.blobs, &newest.head).await?;
-            if commit.tree == draft.built.root.digest() {
-                return self.close_unchanged(draft.upload, newest).await;
-            }
-            before = match Profiles::read(&self.deps.blobs, &commit.statistics).await {
-                Ok(profiles) => profiles,
-                Err(error) => {
-                    tracing::warn!(dataset.version = %newest.head, error = %error, "the statistics of the parent cannot be read; all tables are read again");
-                    Profiles::default()
-                }
-            };
-        }
-        let profiles = Profiles::make(
-            &self.deps.blobs,
-            &self.deps.scratch,
-            &draft.built.files,
-            &draft.tables,
-            &before,
-        )
-        .await?;
-        let (version, event) = self
-            .store_version(ctx, draft, newest.as_ref(), &profiles)
-            .await?;
-        self.deps.crash.reached("data.commit.stored");
-
-        // From here to the end of the transaction no sweep takes anything away.
-        let hold = self.deps.blobs.hold().await;
-        if hold.epoch() != draft.epoch {
-            let mut keys: Vec<Key> = draft.chunks.iter().map(|chunk| chunk.key).collect();
-            keys.extend(draft.built.nodes.iter().map(|(key, _)| *key));
-            if !self.absent(&keys).await?.is_empty() {
-                return Err(DataError::Incomplete {
-                    missing: 1,
-                    path: draft.built.files[0].path.clone(),
-                });
-            }
-        }
-        let (row, content, upload, parent) = (
-            &version,
-            &event,
-            draft.upload,
-            newest.as_ref().map(|newest| &newest.head),
-        );
-        let done = self
-            .deps
-            .store
-            .write::<_, DataError, _>(|tx| {
-                Box::pin(async move {
-                    let now = store::find_upload(tx, upload.id)
-                        .await?
-                        .ok_or_else(|| DataError::NoUpload(upload.id.to_string()))?;
-                    if now.version.is_some() {
-                        return Ok(Some(now));
-                    }
-                    let newest = store::find_dataset(tx, &upload.project, &upload.dataset).await?;
-                    if newest.as_ref().map(|newest| &newest.head) != parent {
-                        return Err(moved(upload, newest.as_ref()));
-                    }
-                    store::insert_version(tx, row).await?;
-                    store::put_dataset(tx, row).await?;
-                    store::close_upload(tx, upload.id, &row.id, true).await?;
-                    tx.append(
-                        NewEvent::new(DATASET_COMMITTED, format!("{}/{}", row.dataset, row.number))
-                            .project(&row.project)
-                            .actor(row.author.clone())
-                            .content(content),
-                    )
-                    .await?;
-                    Ok(None)
-                })
-            })
-            .await?;
-        drop(hold);
-        self.deps.crash.reached("data.commit.done");
-        // The same session was committed by a request that ran beside this one.
-        if let Some(upload) = done
-            && let Some(pushed) = self.committed(&upload).await?
-        {
-            return Ok(pushed);
-        }
-        Ok(Pushed {
-            version,
-            changed: true,
-        })
-    }
-
-    /// Stores the tree, the statistics and the commit object.
-    async fn store_version(
-        &self,
-        ctx: &Ctx,
-        draft: &Draft<'_>,
-        newest: Option<&Dataset>,
-        profiles: &Profiles,
-    ) -> DataResult<(Version, DatasetCommitted)> {
-        let (project, dataset) = (&draft.upload.project, &draft.upload.dataset);
-        let mut writer = self.deps.blobs.pack_writer();
-        for (key, bytes) in &draft.built.nodes {
-            writer.add(key.digest(), bytes.clone()).await?;
-        }
-        let statistics = profiles.encode();
-        let statistics_id = Key::of(&statistics).digest();
-        writer.add(statistics_id.clone(), statistics).await?;
-        let commit = Commit {
-            format: Commit::FORMAT,
-            project: project.clone(),
-            dataset: dataset.clone(),
-            number: newest.map_or(0, |newest| newest.number) + 1,
-            tree: draft.built.root.digest(),
-            parent: newest.map(|newest| newest.head.clone()),
-            statistics: statistics_id,
-            author: ctx.principal.name.clone(),
-            message: draft.message.clone(),
-            time: self.deps.clock.now(),
-        };
-        let (id, bytes) = commit.encode();
-        writer.add(id.clone(), bytes).await?;
-        writer.finish().await?;
-        let event = DatasetCommitted {
-            project: project.clone(),
-            dataset: dataset.clone(),
-            version: id.clone(),
-            number: commit.number,
-            parent: commit.parent.clone(),
-            author: commit.author.clone(),
-            message: commit.message.clone(),
-        };
-        let version = Version {
-            project: project.clone(),
-            dataset: dataset.clone(),
-            number: commit.number,
-            id,
-            parent: commit.parent,
-            message: commit.message,
-            author: commit.author,
-            created_at: commit.time,
-            files: draft.built.files.len() as u64,
-            bytes: draft.bytes,
-            new_bytes: draft.new_bytes,
-            rows: profiles.rows(),
-        };
-        Ok((version, event))
-    }
-
-    /// Ends a push that changed nothing.
-    async fn close_unchanged(&self, upload: &Upload, newest: &Dataset) -> DataResult<Pushed> {
-        let version = self
-            .deps
-            .store
-            .write::<_, DataError, _>(|tx| {
-                Box::pin(async move {
-                    store::close_upload(tx, upload.id, &newest.head, false).await?;
-                    Ok(store::version_by_id(tx, &newest.head).await?)
-                })
-            })
-            .await?;
-        let version = version.ok_or_else(|| moved(upload, Some(newest)))?;
-        Ok(Pushed {
-            version,
-            changed: false,
-        })
-    }
 }
 
-/// A version that is ready but for its place in the history.
-struct Draft<'a> {
-    upload: &'a Upload,
-    message: String,
-    /// Distinct chunks.
-    chunks: Vec<ChunkRef>,
-    /// Sweeps begun when the chunks were last seen.
-    epoch: u64,
-    bytes: u64,
-    new_bytes: u64,
-    built: Built,
-    tables: HashMap<RelPath, Vec<ChunkRef>>,
-}
-
-fn moved(upload: &Upload, newest: Option<&Dataset>) -> DataError {
-    DataError::Moved {
-        dataset: upload.dataset.to_string(),
-        number: newest.map_or(0, |newest| newest.number),
-    }
-}
-
-fn at_most(what: &str, actual: u64, limit: u64) -> DataResult<()> {
+pub(super) fn at_most(what: &str, actual: u64, limit: u64) -> DataResult<()> {
     if actual > limit {
         return Err(DataError::TooLarge {
             what: what.to_owned(),
@@ -650,46 +222,4 @@ fn at_most(what: &str, actual: u64, limit: u64) -> DataResult<()> {
         });
     }
     Ok(())
-}
-
-/// The distinct chunks of a manifest, each of which the push may refer to.
-fn check_chunks(files: &[FileEntry], scope: &Scope) -> DataResult<Vec<ChunkRef>> {
-    let mut seen = HashSet::new();
-    let mut chunks = Vec::new();
-    let mut unsent = 0;
-    let mut first = None;
-    for file in files {
-        for chunk in &file.chunks {
-            match scope.length(&chunk.key) {
-                None => {
-                    if seen.insert(chunk.key) {
-                        unsent += 1;
-                        first.get_or_insert_with(|| file.path.clone());
-                    }
-                }
-                Some(len) if len != chunk.len => {
-                    return Err(DataError::Manifest {
-                        path: file.path.to_string(),
-                        problem: format!(
-                            "chunk {} has {len} bytes, not {}",
-                            chunk.key.digest(),
-                            chunk.len
-                        ),
-                    });
-                }
-                Some(_) => {
-                    if seen.insert(chunk.key) {
-                        chunks.push(*chunk);
-                    }
-                }
-            }
-        }
-    }
-    match first {
-        Some(path) => Err(DataError::Incomplete {
-            missing: unsent,
-            path,
-        }),
-        None => Ok(chunks),
-    }
 }

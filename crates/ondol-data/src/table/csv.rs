@@ -11,11 +11,18 @@ use crate::error::TableFault;
 struct Guard<R> {
     inner: R,
     since_row: Rc<Count<u64>>,
+    last: u8,
+    /// Whether the file has ended, and not with a line break.
+    unterminated: Rc<Count<bool>>,
 }
 
 impl<R: Read> Read for Guard<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
+        match count {
+            0 => self.unterminated.set(self.last != b'\n'),
+            _ => self.last = buffer[count - 1],
+        }
         let since = self.since_row.get() + count as u64;
         self.since_row.set(since);
         if since > MAX_ROW_BYTES + (1 << 20) {
@@ -81,10 +88,15 @@ pub(super) fn read(
         head.drain(..3);
     }
     let delimiter = delimiter.unwrap_or_else(|| detect(&head));
+    let first_break = head.iter().position(|&byte| matches!(byte, b'\r' | b'\n'));
+    let carriage_returns = first_break.is_some_and(|at| head[at] == b'\r');
     let since_row = Rc::new(Count::new(0));
+    let unterminated = Rc::new(Count::new(false));
     let guarded = Guard {
         inner: Cursor::new(head).chain(input),
         since_row: since_row.clone(),
+        last: b'\n',
+        unterminated: unterminated.clone(),
     };
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
@@ -124,7 +136,11 @@ pub(super) fn read(
         row += 1;
         let place = Place {
             row,
-            line: record.position().map(csv::Position::line),
+            line: Some(first_line(
+                &reader,
+                &record,
+                carriage_returns || unterminated.get(),
+            )),
         };
         if record.len() != names.len() {
             return Err(fault(
@@ -162,6 +178,23 @@ pub(super) fn read(
         return Err(empty("it has a header and no rows"));
     }
     Ok(())
+}
+
+/// The line on which the row just read begins. The reader's own position of a row lies before
+/// the empty lines that it skipped, so it is counted back from the end.
+fn first_line<R: Read>(
+    reader: &csv::Reader<R>,
+    record: &csv::ByteRecord,
+    break_unread: bool,
+) -> u64 {
+    let inside = record
+        .iter()
+        .map(|cell| cell.iter().filter(|&&byte| byte == b'\n').count() as u64)
+        .sum::<u64>();
+    // A line feed that ends the row has been counted; one after a carriage return has not been
+    // read yet, and a row that the end of the file ends has none.
+    let ended = u64::from(!break_unread);
+    reader.position().line().saturating_sub(inside + ended)
 }
 
 fn next<R: Read>(

@@ -52,6 +52,33 @@ fn malformed_csv_is_named_by_row_line_and_column() {
 }
 
 #[test]
+fn lines_are_counted_as_an_editor_does() {
+    struct Lines(Vec<u64>);
+    impl Rows for Lines {
+        fn columns(&mut self, _: &[String]) -> Result<(), TableFault> {
+            Ok(())
+        }
+
+        fn row(&mut self, place: Place, _: &[Cell<'_>]) -> Result<bool, TableFault> {
+            self.0.push(place.line.unwrap());
+            Ok(true)
+        }
+    }
+    for (content, lines) in [
+        ("a\n1\n2\n", vec![2, 3]),
+        ("a\n1\n2", vec![2, 3]),
+        ("a\n\n1\n\n\n2\n\n", vec![3, 6]),
+        ("a\n\"1\n1\"\n2\n3", vec![2, 4, 5]),
+        ("a\r\n1\r\n2\r\n", vec![2, 3]),
+        ("a\r\n\r\n\"1\r\n1\"\r\n2", vec![3, 5]),
+    ] {
+        let mut found = Lines(Vec::new());
+        read(Format::Csv, Source::Bytes(content.into()), &mut found).unwrap();
+        assert_eq!(found.0, lines, "{content:?}");
+    }
+}
+
+#[test]
 fn an_open_quote_does_not_swallow_memory() {
     struct Endless(bool);
     impl Read for Endless {

@@ -229,14 +229,14 @@ async fn statistics_are_made_on_push_also_of_large_tables() {
     for world in worlds().await {
         // Larger than what is read whole, so that it streams.
         let big: String = std::iter::once("n,word\n".to_owned())
-            .chain((0..400_000).map(|n| format!("{n},w{}\n", n % 3)))
+            .chain((0..500_000).map(|n| format!("{n},w{}\n", n % 3)))
             .collect();
         assert!(big.len() > 4 << 20);
         let pushed = world
             .push_files(&[("big.csv", &big), ("small.jsonl", "{\"k\":true}\n")])
             .await
             .unwrap();
-        assert_eq!(pushed.version.rows, Some(400_001));
+        assert_eq!(pushed.version.rows, Some(500_001));
         let detail = world
             .service
             .show(&world.ctx(), &world.project, &world.dataset, "latest")
@@ -249,8 +249,8 @@ async fn statistics_are_made_on_push_also_of_large_tables() {
             (
                 ColumnKind::Integer,
                 Some(0.0),
-                Some(399_999.0),
-                Some(199_999.5)
+                Some(499_999.0),
+                Some(249_999.5)
             )
         );
         assert_eq!(
@@ -273,7 +273,7 @@ async fn statistics_are_made_on_push_also_of_large_tables() {
         let bad = format!("{big}7\n");
         let refused = world.push_files(&[("big.csv", &bad)]).await.unwrap_err();
         assert!(
-            refused.message.contains("row 400001 (line 400002)"),
+            refused.message.contains("row 500001 (line 500002)"),
             "{refused:?}"
         );
     }
