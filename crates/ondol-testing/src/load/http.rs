@@ -63,7 +63,7 @@ pub(super) async fn keep_alive(plan: Arc<LoadPlan>, notes: Arc<Notes>, stop: Can
     let mut client_of_now = client(1, Duration::from_secs(30));
     let mut reused = false;
     while !stop.is_cancelled() {
-        let url = format!("{}/version", plan.base);
+        let url = format!("{}{}", plan.base, plan.path);
         let mut outcome = exchange(addressed(&plan, client_of_now.get(&url))).await;
         if let Err(error) = &outcome
             && reused

@@ -24,8 +24,10 @@ pub struct LoadPlan {
     pub base: String,
     /// `Host` header, when it is another than the address says.
     pub host: Option<String>,
-    /// Clients that ask `/version` over keep-alive connections.
+    /// Clients that ask `path` over keep-alive connections.
     pub keep_alive: usize,
+    /// What they ask; an answer in JSON may name its `version`.
+    pub path: String,
     /// Pause of those clients between two requests.
     pub pause: Duration,
     /// Clients that ask `/slow?seconds=N`.
@@ -47,6 +49,7 @@ impl LoadPlan {
             base: base.into(),
             host: None,
             keep_alive: clients,
+            path: "/version".to_owned(),
             pause: Duration::from_millis(5),
             slow: 0,
             slow_seconds: 0,

@@ -219,10 +219,17 @@ impl Platform {
         events
     }
 
-    /// Versions of a project's models, newest first.
+    /// Versions of a project's models as the command line prints them.
     #[track_caller]
     pub fn models(&self, project: &str) -> Vec<Value> {
-        self.list(&format!("/projects/{project}/models"))
+        let output = self
+            .cli(&["models", "--project", project, "--json"], self.folder())
+            .ok();
+        output
+            .json()
+            .as_array()
+            .cloned()
+            .unwrap_or_else(|| panic!("models are no list: {}", output.stdout))
     }
 
     /// The version that is champion, 0 when none is.

@@ -1,0 +1,160 @@
+//! Death at the named places.
+
+use ondol_testing::platform::PATIENCE;
+use ondol_testing::{Platform, eventually, remark};
+
+use super::rig::Rig;
+use super::{all, chosen, crash_points, elsewhere};
+use crate::fixtures::{push_live, small_app, small_yaml};
+
+/// Places of a run of the usual kind; the others have a test of their own below.
+fn usual(point: &str) -> bool {
+    elsewhere(point).is_none()
+        && !point.starts_with("git.project.")
+        && !point.starts_with("deploy.fail.")
+        && point != "deploy.shift.after"
+}
+
+fn of_data(point: &str) -> bool {
+    ["data.", "ml.", "store.pack.", "store.blob."]
+        .iter()
+        .any(|prefix| point.starts_with(prefix))
+}
+
+#[track_caller]
+fn visit(mut rig: Rig, points: &[String]) {
+    let mut missed = Vec::new();
+    for point in points {
+        if !rig.die_at(point).reached {
+            missed.push(point.clone());
+        }
+    }
+    rig.finish();
+    if !missed.is_empty() {
+        remark(format!("not met: {missed:?}"));
+    }
+    assert!(
+        missed.len() * 4 <= points.len().max(4),
+        "most places must be met, and these were not: {missed:?}"
+    );
+}
+
+#[test]
+fn code_survives_death_at_named_places() {
+    let points: Vec<String> = crash_points()
+        .into_iter()
+        .filter(|point| usual(point) && !point.starts_with("data.") && !point.starts_with("ml."))
+        .collect();
+    visit(
+        Rig::code("release:\n  command: \"true\"\n"),
+        &chosen(points, 9),
+    );
+}
+
+#[test]
+fn data_survives_death_at_named_places() {
+    let (mut points, others): (Vec<String>, Vec<String>) = crash_points()
+        .into_iter()
+        .filter(|point| usual(point))
+        .partition(|point| of_data(point));
+    points = chosen(points, 4);
+    // The rest of the way is that of code; a few of its places are visited with data as well.
+    let others = others
+        .into_iter()
+        .filter(|point| !point.starts_with("git.") && !point.starts_with("deploy.command."))
+        .collect();
+    points.extend(chosen(others, 2));
+    visit(Rig::data(), &points);
+}
+
+#[test]
+fn a_failing_rollout_survives_death() {
+    let mut rig = Rig::code("");
+    let broken = small_yaml("phoenix", "", "")
+        .replace("/healthz, deadline: 20s", "/no-such-path, deadline: 2s");
+    rig.project.write("ondol.yaml", &broken);
+    for point in ["deploy.fail.before", "deploy.fail.after"] {
+        let outcome = rig.die_at(point);
+        assert!(outcome.reached, "{point} was not met");
+        assert_eq!(outcome.run["outcome"], "failure", "{:#}", outcome.run);
+        assert_eq!(rig.platform.version("phoenix"), "1");
+    }
+    rig.finish();
+}
+
+#[test]
+fn a_canary_survives_death() {
+    let canary = "release:\n  strategy: canary\n  steps: [50, 100]\n  check: error_rate < 0.5\n  min_requests: 5\n  interval: 500ms\n";
+    let mut rig = Rig::code(canary);
+    let outcome = rig.die_at("deploy.shift.after");
+    assert!(outcome.reached, "deploy.shift.after was not met");
+    assert_eq!(outcome.run["outcome"], "success", "{:#}", outcome.run);
+    rig.finish();
+}
+
+#[test]
+fn a_project_is_made_and_deleted_over_deaths() {
+    for point in [
+        "git.project.before-repository",
+        "git.project.after-repository",
+    ] {
+        let mut platform = Platform::start();
+        platform.kill9();
+        assert!(
+            platform.crash_at(point),
+            "{point} was met before anything was pushed"
+        );
+        let project = small_app(&platform, "newborn", "", "");
+        let output = platform.push(&project);
+        assert!(
+            platform.wait_for_end(PATIENCE).is_some(),
+            "{point} was not met: {}",
+            output.text()
+        );
+        platform.restart();
+        assert_ne!(
+            output.code, 0,
+            "{point}: the push was acknowledged by nobody"
+        );
+        push_live(&platform, &project);
+        assert_eq!(platform.version("newborn"), "1");
+        assert_eq!(platform.runs("newborn").len(), 1);
+        platform.events();
+        remark(format!("{point}: died"));
+        if !all() {
+            break;
+        }
+    }
+
+    let mut platform = Platform::start();
+    let project = small_app(&platform, "mayfly", "", "");
+    push_live(&platform, &project);
+    platform.kill9();
+    assert!(platform.crash_at("git.project.before-trash"));
+    let delete = platform.cli(&["projects", "delete", "mayfly", "--yes"], project.dir());
+    assert!(
+        platform.wait_for_end(PATIENCE).is_some(),
+        "git.project.before-trash was not met: {}",
+        delete.text()
+    );
+    platform.restart();
+    // Asked for once more, it ends where it stopped: there is no such project.
+    let again = platform.cli(&["projects", "delete", "mayfly", "--yes"], project.dir());
+    assert!(matches!(again.code, 0 | 4), "{}", again.text());
+    eventually("nothing of the project answers or runs", PATIENCE, || {
+        let gone = platform
+            .app("mayfly", "/version")
+            .is_ok_and(|answer| answer.status == 404);
+        gone && !platform.processes().iter().any(|process| {
+            process
+                .arguments
+                .iter()
+                .any(|argument| argument == "app.py")
+        })
+    });
+    assert_eq!(platform.api("GET", "/projects/mayfly", None).status, 404);
+    // The name is free again, and nothing of the first one comes back with it.
+    push_live(&platform, &project);
+    assert_eq!(platform.runs("mayfly").len(), 1);
+    assert_eq!(platform.current_release("mayfly")["number"], 1);
+}
