@@ -201,10 +201,10 @@ impl RefsReconciler {
                 Box::pin(async move { Ok(store::open_intents(tx, INTENTS_AT_ONCE).await?) })
             })
             .await?;
-        report.more = intents.len() as u32 == INTENTS_AT_ONCE;
+        let full = intents.len() as u32 == INTENTS_AT_ONCE;
+        let mut closed = 0;
         for (id, project) in intents {
             if git.active().contains_key(&id) {
-                report.more = false;
                 continue;
             }
             report.seen += 1;
@@ -213,16 +213,32 @@ impl RefsReconciler {
             match git.compare(&project).await {
                 Ok(changed) => report.changed += changed,
                 Err(GitError::NoProject(_)) => {}
-                Err(error) => return Err(error),
+                // One broken repository must not keep the others from being looked at.
+                Err(error) => {
+                    tracing::error!(project = %project, error = %error, "cannot settle a push");
+                    report.note = Some(format!("{project}: {error}"));
+                    continue;
+                }
             }
             if running {
                 report.note = Some(format!("a push to {project} is still being received"));
-                report.more = false;
+                self.look_again_soon();
             } else {
                 self.close(id).await?;
+                closed += 1;
             }
         }
+        report.more = full && closed > 0;
         Ok(())
+    }
+
+    /// A receive that outlived its control plane tells nobody when it ends.
+    fn look_again_soon(&self) {
+        let activator = self.git.activator();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            activator.wake();
+        });
     }
 
     async fn close(&self, id: OperationId) -> Result<(), GitError> {

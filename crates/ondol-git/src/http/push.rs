@@ -4,6 +4,8 @@
 //! receives into a quarantine and moves refs. A client that leaves before its pack was handed
 //! over takes git with it, and nothing is left; after that, git finishes whoever listens.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use http::Request;
 use ondol_types::{OperationId, ProjectName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::access::{Admitted, Refused, admit};
@@ -28,6 +30,12 @@ use crate::store::{self, Intent, IntentCommand, ProjectRow};
 const CHUNK: usize = 64 * 1024;
 /// Bytes beyond the ceiling that are still read, so that git can tell the client of the ceiling.
 const SLACK: u64 = 64 << 20;
+
+/// The longest a push may take, from its first byte to the end of what it shows.
+const AT_MOST: Duration = Duration::from_secs(4 * 3_600);
+
+/// How long git may take to end when its input has ended early.
+const GRACE: Duration = Duration::from_secs(30);
 
 type Sender = mpsc::Sender<std::io::Result<Bytes>>;
 
@@ -213,8 +221,13 @@ async fn start(
     let git = git.clone();
     // The push lives in a task of its own: it must not end with the request.
     tokio::spawn(async move {
-        run(&git, &project, id, child, first, body, sender).await;
+        let work = run(&git, &project, id, child, first, body, &sender);
+        if tokio::time::timeout(AT_MOST, work).await.is_err() {
+            tracing::warn!(project = %project, "a push took too long and was ended");
+        }
         git.end_push(&project, id).await;
+        // The answer ends here: a client that saw its end finds its push recorded.
+        drop(sender);
     });
     Ok(answer(
         Service::ReceivePack,
@@ -230,23 +243,39 @@ async fn run(
     mut child: GitChild,
     first: Vec<u8>,
     body: RequestBody,
-    sender: Sender,
+    sender: &Sender,
 ) {
     let (stdin, stdout, stderr) = (child.take_stdin(), child.take_stdout(), child.take_stderr());
     let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
         return;
     };
-    let ended = {
-        let feeding = async {
-            if let Err(error) = feed(stdin, &first, body).await {
-                tracing::info!(project = %project, error = %error, "a push was given up before it was complete");
-                child.terminate();
-            }
-        };
-        let relaying = relay(git, id, stdout, sender, || child.terminate());
-        let ((), (), said) = tokio::join!(feeding, relaying, read_bounded(stderr, 8 * 1024));
-        said
+    let given_up = Notify::new();
+    let feeding = async {
+        // The end of its input makes git clear its quarantine and end, unless the pack was whole.
+        if let Err(error) = feed(stdin, &first, body).await {
+            tracing::info!(project = %project, error = %error, "a push was given up before it was complete");
+            given_up.notify_one();
+        }
     };
+    let answering = async {
+        let reading = async {
+            let relaying = relay(git, id, stdout, sender, || child.terminate());
+            tokio::join!(relaying, read_bounded(stderr, 8 * 1024)).1
+        };
+        let patience = async {
+            given_up.notified().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::pin!(reading);
+        tokio::select! {
+            said = &mut reading => said,
+            () = patience => {
+                child.terminate();
+                reading.await
+            }
+        }
+    };
+    let ((), ended) = tokio::join!(feeding, answering);
     match child.wait().await {
         Ok(status) if status.success() => {}
         Ok(status) => {
@@ -273,7 +302,7 @@ async fn relay(
     git: &Git,
     id: OperationId,
     mut stdout: ChildStdout,
-    sender: Sender,
+    sender: &Sender,
     end: impl Fn(),
 ) {
     let mut buffer = vec![0u8; CHUNK];

@@ -56,7 +56,8 @@ async fn a_commit_becomes_files_and_nothing_leads_out() {
     );
     assert_eq!(
         std::fs::read_to_string(dest.join("한글/파일 이름.txt")).unwrap(),
-        "ok\r\n"
+        "ok\n",
+        "what is stored, although the attributes ask for other line ends"
     );
     let mode = |file: &str| {
         std::fs::metadata(dest.join(file))

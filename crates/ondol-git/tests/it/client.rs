@@ -9,33 +9,33 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-pub struct Said {
-    pub ok: bool,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Said {
+    pub(crate) ok: bool,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
     #[track_caller]
-    pub fn well(self) -> Self {
+    pub(crate) fn well(self) -> Self {
         assert!(self.ok, "git failed: {}", self.err);
         self
     }
 
     #[track_caller]
-    pub fn badly(self) -> Self {
+    pub(crate) fn badly(self) -> Self {
         assert!(!self.ok, "git should have failed: {}", self.err);
         self
     }
 }
 
 /// A work tree of a user.
-pub struct Work {
-    pub dir: TempDir,
+pub(crate) struct Work {
+    pub(crate) dir: TempDir,
 }
 
 impl Work {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let work = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -43,15 +43,15 @@ impl Work {
         work
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub async fn git(&self, args: &[&str]) -> Said {
+    pub(crate) async fn git(&self, args: &[&str]) -> Said {
         git(self.path(), args, &[]).await
     }
 
-    pub fn write(&self, file: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, file: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, content).unwrap();
@@ -59,12 +59,12 @@ impl Work {
     }
 
     /// Writes a file and commits everything; returns the commit.
-    pub async fn commit(&self, file: &str, content: impl AsRef<[u8]>) -> String {
+    pub(crate) async fn commit(&self, file: &str, content: impl AsRef<[u8]>) -> String {
         self.write(file, content);
         self.commit_all(file).await
     }
 
-    pub async fn commit_all(&self, message: &str) -> String {
+    pub(crate) async fn commit_all(&self, message: &str) -> String {
         self.git(&["add", "-A"]).await.well();
         self.git(&["commit", "-q", "--allow-empty", "-m", message])
             .await
@@ -72,7 +72,7 @@ impl Work {
         self.head().await
     }
 
-    pub async fn head(&self) -> String {
+    pub(crate) async fn head(&self) -> String {
         self.git(&["rev-parse", "HEAD"])
             .await
             .well()
@@ -82,7 +82,7 @@ impl Work {
     }
 }
 
-pub async fn git(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Said {
+pub(crate) async fn git(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Said {
     let output = Command::new("git")
         .args(["-c", "protocol.file.allow=always"])
         .args(args)
@@ -109,7 +109,7 @@ pub async fn git(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Said {
 }
 
 /// One HTTP/1.1 request; returns the status and the whole answer.
-pub async fn http(
+pub(crate) async fn http(
     address: SocketAddr,
     method: &str,
     target: &str,
@@ -138,8 +138,8 @@ pub async fn http(
     (status, answer)
 }
 
-pub const RECEIVE: (&str, &str) = ("Content-Type", "application/x-git-receive-pack-request");
+pub(crate) const RECEIVE: (&str, &str) = ("Content-Type", "application/x-git-receive-pack-request");
 
-pub fn packet(text: &str) -> String {
+pub(crate) fn packet(text: &str) -> String {
     format!("{:04x}{text}", text.len() + 4)
 }

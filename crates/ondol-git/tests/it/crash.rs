@@ -69,7 +69,7 @@ async fn a_push_that_never_came_to_git_is_forgotten() {
     let work = Work::new().await;
     work.commit("a", "1").await;
     work.git(&["push", &url, "main"]).await.badly();
-    assert_eq!(dying.open_pushes().await, 1);
+    assert!(dying.open_pushes().await > 0);
     drop(dying);
     let here = start(&backend).await;
     here.reconciler().tick().await.unwrap();
@@ -181,4 +181,42 @@ async fn a_missing_repository_is_an_error_and_not_an_empty_one() {
     std::fs::rename(here.dir.join("elsewhere"), here.repository("web")).unwrap();
     work.git(&["push", &url, "main:b"]).await.well();
     until("closed", || async { here.open_pushes().await == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receive_that_outlived_its_control_plane_is_waited_for() {
+    let backend = one_store().await;
+    let dying = start_with(
+        &backend,
+        small(),
+        Arc::new(DieAt("git.receive.before-pack")),
+    )
+    .await;
+    let url = dying.url(&dying.developer().await, "web");
+    let work = Work::new().await;
+    let commit = work.commit("a", "1").await;
+    work.git(&["push", &url, "main"]).await.badly();
+    let open = dying.open_pushes().await;
+    drop(dying);
+    let here = start(&backend).await;
+    let repository = here.repository("web");
+    let mut orphan = std::process::Command::new("sleep")
+        .arg("600")
+        .current_dir(&repository)
+        .spawn()
+        .unwrap();
+    let reconciler = here.reconciler();
+    let report = reconciler.tick().await.unwrap();
+    assert!(report.note.unwrap().contains("still being received"));
+    assert_eq!(here.open_pushes().await, open);
+    // It moves its ref and ends.
+    let copy = repository.to_str().unwrap();
+    work.git(&["push", "-q", copy, "main"]).await.well();
+    orphan.kill().unwrap();
+    orphan.wait().unwrap();
+    reconciler.tick().await.unwrap();
+    assert_eq!(here.open_pushes().await, 0);
+    let last = here.pushes().await.pop().unwrap();
+    assert_eq!(last.new.unwrap().as_str(), commit);
+    assert_eq!(last.pusher, "kim");
 }

@@ -20,7 +20,7 @@ use ondol_types::{CrashPoints, NoCrash, ProjectName, SystemClock, event};
 use tokio::task::JoinHandle;
 
 /// Shows the updates and their chains, and a line that must be tamed.
-pub struct Echo;
+pub(crate) struct Echo;
 
 #[async_trait]
 impl PushProgress for Echo {
@@ -42,13 +42,13 @@ impl PushProgress for Echo {
     }
 }
 
-pub struct Installation {
-    pub dir: PathBuf,
-    pub store: Store,
-    pub tokens: Tokens,
-    pub git: Git,
-    pub address: SocketAddr,
-    pub clock: Arc<SystemClock>,
+pub(crate) struct Installation {
+    pub(crate) dir: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) tokens: Tokens,
+    pub(crate) git: Git,
+    pub(crate) address: SocketAddr,
+    pub(crate) clock: Arc<SystemClock>,
     server: JoinHandle<()>,
     _hooks: HookServer,
 }
@@ -63,28 +63,28 @@ fn migrations() -> Vec<Migration> {
     [ondol_auth::MIGRATIONS, ondol_git::MIGRATIONS].concat()
 }
 
-pub async fn stores() -> Vec<TestStore> {
+pub(crate) async fn stores() -> Vec<TestStore> {
     backends(&migrations()).await
 }
 
 /// A store on SQLite alone, for tests of what does not depend on the database.
-pub async fn one_store() -> TestStore {
+pub(crate) async fn one_store() -> TestStore {
     let all = [ondol_store::MIGRATIONS, &migrations()].concat();
     ondol_store::testing::sqlite(&all, Arc::new(SystemClock)).await
 }
 
-pub fn small() -> Limits {
+pub(crate) fn small() -> Limits {
     Limits {
         idle: Duration::from_secs(20),
         ..Limits::default()
     }
 }
 
-pub async fn start(backend: &TestStore) -> Installation {
+pub(crate) async fn start(backend: &TestStore) -> Installation {
     start_with(backend, small(), Arc::new(NoCrash)).await
 }
 
-pub async fn start_with(
+pub(crate) async fn start_with(
     backend: &TestStore,
     limits: Limits,
     crash: Arc<dyn CrashPoints>,
@@ -124,16 +124,16 @@ pub async fn start_with(
     }
 }
 
-pub fn name(text: &str) -> ProjectName {
+pub(crate) fn name(text: &str) -> ProjectName {
     text.parse().unwrap()
 }
 
 impl Installation {
-    pub fn system(&self) -> Ctx {
+    pub(crate) fn system(&self) -> Ctx {
         Ctx::system(self.clock.clone())
     }
 
-    pub async fn token(&self, label: &str, grant: Grant) -> String {
+    pub(crate) async fn token(&self, label: &str, grant: Grant) -> String {
         let wanted = NewToken {
             name: label.to_owned(),
             grant,
@@ -143,23 +143,23 @@ impl Installation {
         text.expose().clone()
     }
 
-    pub async fn developer(&self) -> String {
+    pub(crate) async fn developer(&self) -> String {
         self.token("kim", Grant::everywhere(Role::Developer)).await
     }
 
-    pub fn url(&self, token: &str, project: &str) -> String {
+    pub(crate) fn url(&self, token: &str, project: &str) -> String {
         format!("http://any:{token}@{}/git/{project}.git", self.address)
     }
 
-    pub fn repository(&self, project: &str) -> PathBuf {
+    pub(crate) fn repository(&self, project: &str) -> PathBuf {
         self.dir.join("git").join(format!("{project}.git"))
     }
 
-    pub fn reconciler(&self) -> RefsReconciler {
+    pub(crate) fn reconciler(&self) -> RefsReconciler {
         RefsReconciler::new(self.git.clone())
     }
 
-    pub async fn events(&self, prefix: &str) -> Vec<Event> {
+    pub(crate) async fn events(&self, prefix: &str) -> Vec<Event> {
         let filter = &EventFilter {
             type_prefix: Some(prefix.to_owned()),
             ..EventFilter::default()
@@ -172,7 +172,7 @@ impl Installation {
             .unwrap()
     }
 
-    pub async fn pushes(&self) -> Vec<event::PushReceived> {
+    pub(crate) async fn pushes(&self) -> Vec<event::PushReceived> {
         self.events(event::PUSH_RECEIVED)
             .await
             .iter()
@@ -180,7 +180,7 @@ impl Installation {
             .collect()
     }
 
-    pub async fn open_pushes(&self) -> i64 {
+    pub(crate) async fn open_pushes(&self) -> i64 {
         self.store
             .read::<_, StoreError, _>(|tx| {
                 Box::pin(async move {
@@ -195,7 +195,7 @@ impl Installation {
 }
 
 /// Waits until something is so; a test that never comes to it fails by the harness's patience.
-pub async fn until<F: Future<Output = bool>>(what: &str, check: impl Fn() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, check: impl Fn() -> F) {
     for _ in 0..600 {
         if check().await {
             return;
@@ -206,7 +206,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, check: impl Fn() -> F) 
 }
 
 /// Every file below a folder.
-pub fn files(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(folder) = open.pop() {
