@@ -632,6 +632,18 @@ impl RegistryService {
             .collect())
     }
 
+    /// A repository that has this manifest, for Ondol's own use: it asks nobody's permission.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn locate(&self, digest: &Digest) -> Result<Option<Repository>, RegistryError> {
+        self.store
+            .read::<_, StoreError, _>(|tx| Box::pin(store::repository_of(tx, digest)))
+            .await?
+            .map(|name| name.parse())
+            .transpose()
+    }
+
     /// The project's rows go; bytes go with the next collection.
     ///
     /// # Errors

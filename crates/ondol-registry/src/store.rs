@@ -28,6 +28,7 @@ CREATE TABLE registry_manifest (
     pushed_at BIGINT NOT NULL,
     PRIMARY KEY (repository, digest)
 );
+CREATE INDEX registry_manifest_digest ON registry_manifest (digest);
 CREATE INDEX registry_manifest_subject ON registry_manifest (repository, subject);
 CREATE TABLE registry_reference (
     repository TEXT NOT NULL,
@@ -394,4 +395,14 @@ pub(crate) async fn delete_project(
             .await?;
     }
     Ok(())
+}
+
+pub(crate) async fn repository_of(tx: &mut Tx<'_>, digest: &Digest) -> Result<Option<String>, StoreError> {
+    tx.fetch_optional(
+        "SELECT repository FROM registry_manifest WHERE digest = $1 ORDER BY repository LIMIT 1",
+        params![digest],
+    )
+    .await?
+    .map(|row| row.get("repository"))
+    .transpose()
 }

@@ -1,0 +1,145 @@
+//! `ondol secret`: values that go in and never come out.
+
+use std::io::{IsTerminal, Read};
+
+use serde_json::json;
+
+use super::Target;
+use crate::client::{Api, encode};
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+/// Set, list and remove a project's secrets. Values are never printed again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Secret {
+    #[command(subcommand)]
+    command: SecretCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SecretCommand {
+    /// Set a secret; the value is read from stdin or asked for, so that it stays out of the
+    /// shell's history. Rolls the project out with it unless `--stage` is given.
+    #[command(
+        after_help = "Examples:\n  ondol secret set DATABASE_URL < url.txt\n  printf %s \"$KEY\" | ondol secret set API_KEY --stage"
+    )]
+    Set {
+        /// Its name: the environment variable that carries it.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+        /// Wait for the next rollout instead of starting one.
+        #[arg(long)]
+        stage: bool,
+    },
+    /// List names and versions.
+    #[command(after_help = "Examples:\n  ondol secret list")]
+    List {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Remove a secret.
+    #[command(after_help = "Examples:\n  ondol secret rm API_KEY")]
+    Rm {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+impl Secret {
+    pub(crate) async fn run(self, api: &Api) -> Outcome<Exit> {
+        match self.command {
+            SecretCommand::Set {
+                name,
+                target,
+                stage,
+            } => {
+                let project = target.resolve()?;
+                let value = read_value(&name)?;
+                let body = json!({ "value": value.expose(), "stage": stage });
+                let set = api
+                    .put(
+                        &format!("/projects/{project}/secrets/{}", encode(&name)),
+                        &body,
+                    )
+                    .await?;
+                if output::style().json {
+                    output::json(&set);
+                } else {
+                    output::note(format!("{name} is version {}", set["version"]));
+                }
+            }
+            SecretCommand::List { target } => {
+                let project = target.resolve()?;
+                let secrets = api
+                    .list(&format!("/projects/{project}/secrets"), 1_000)
+                    .await?;
+                if output::style().json {
+                    output::json(&secrets);
+                    return Ok(Exit::Success);
+                }
+                let rows: Vec<Vec<String>> = secrets
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|secret| {
+                        vec![
+                            secret["name"].as_str().unwrap_or_default().to_owned(),
+                            secret["version"].to_string(),
+                            secret["setAt"].as_str().unwrap_or_default().to_owned(),
+                            secret["setBy"].as_str().unwrap_or_default().to_owned(),
+                        ]
+                    })
+                    .collect();
+                output::table(&["NAME", "VERSION", "SET", "BY"], &rows);
+            }
+            SecretCommand::Rm { name, target } => {
+                let project = target.resolve()?;
+                api.delete(&format!("/projects/{project}/secrets/{}", encode(&name)))
+                    .await?;
+                output::note(format!("{name} is removed"));
+            }
+        }
+        Ok(Exit::Success)
+    }
+}
+
+fn read_value(name: &str) -> Outcome<ondol_types::Secret> {
+    let mut stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let echo = rustix::termios::tcgetattr(&stdin).ok();
+        if let Some(before) = &echo {
+            let mut hidden = before.clone();
+            hidden.local_modes.remove(rustix::termios::LocalModes::ECHO);
+            let _ =
+                rustix::termios::tcsetattr(&stdin, rustix::termios::OptionalActions::Now, &hidden);
+        }
+        output::note(format!("value of {name} (not shown), then Enter:"));
+        let mut line = String::new();
+        let outcome = stdin.read_line(&mut line);
+        if let Some(before) = &echo {
+            let _ =
+                rustix::termios::tcsetattr(&stdin, rustix::termios::OptionalActions::Now, before);
+        }
+        outcome.map_err(Failure::io("read the value"))?;
+        return Ok(ondol_types::Secret::new(
+            line.trim_end_matches(['\n', '\r']).to_owned(),
+        ));
+    }
+    let mut text = String::new();
+    stdin
+        .by_ref()
+        .take(65_537)
+        .read_to_string(&mut text)
+        .map_err(Failure::io("read the value from stdin"))?;
+    if text.len() > 65_536 {
+        return Err(Failure::usage("a secret may have at most 64 KiB"));
+    }
+    // A file made by an editor ends with a newline that is not part of the value.
+    if text.ends_with('\n') && text.matches('\n').count() == 1 {
+        text.pop();
+    }
+    Ok(ondol_types::Secret::new(text))
+}

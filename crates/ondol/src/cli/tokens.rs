@@ -1,0 +1,102 @@
+//! `ondol token`: who may do what.
+
+use serde_json::json;
+
+use crate::client::{Api, encode};
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+/// Issue, list and revoke access tokens.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Token {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum TokenCommand {
+    /// Issue a token; it is printed once and never again.
+    #[command(
+        after_help = "Examples:\n  ondol token create ci --role developer --project shop --days 90\n  ondol token create alice --role maintainer"
+    )]
+    Create {
+        /// What the token is called in lists and in the audit.
+        name: String,
+        /// viewer, developer, maintainer or admin.
+        #[arg(long, default_value = "developer")]
+        role: String,
+        /// Only for these projects (default: all).
+        #[arg(long, short)]
+        project: Vec<String>,
+        /// Ends after so many days (default: 365).
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+    /// List tokens, without their secret part.
+    #[command(after_help = "Examples:\n  ondol token list")]
+    List,
+    /// Revoke a token by its id.
+    #[command(after_help = "Examples:\n  ondol token revoke tok_01…")]
+    Revoke {
+        /// The id that `ondol token list` shows.
+        id: String,
+    },
+}
+
+impl Token {
+    pub(crate) async fn run(self, api: &Api) -> Outcome<Exit> {
+        match self.command {
+            TokenCommand::Create {
+                name,
+                role,
+                project,
+                days,
+            } => {
+                let body = json!({ "name": name, "role": role, "projects": project, "days": days });
+                let created = api.post("/tokens", &body).await?;
+                if output::style().json {
+                    output::json(&created);
+                } else {
+                    output::note(format!(
+                        "{} ends {}; it is shown once:",
+                        created["id"].as_str().unwrap_or("the token"),
+                        created["expiresAt"].as_str().unwrap_or("never")
+                    ));
+                    output::line(created["token"].as_str().unwrap_or_default());
+                }
+            }
+            TokenCommand::List => {
+                let tokens = api.list("/tokens", 1_000).await?;
+                if output::style().json {
+                    output::json(&tokens);
+                    return Ok(Exit::Success);
+                }
+                let text = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+                let rows: Vec<Vec<String>> = tokens
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|token| {
+                        vec![
+                            text(&token["id"]),
+                            text(&token["name"]),
+                            token["grant"].to_string(),
+                            text(&token["expiresAt"]),
+                            text(&token["lastUsedAt"]),
+                        ]
+                    })
+                    .collect();
+                output::table(&["ID", "NAME", "GRANT", "EXPIRES", "LAST USED"], &rows);
+            }
+            TokenCommand::Revoke { id } => {
+                if !id.starts_with("tok_") {
+                    return Err(Failure::usage(format!("`{id}` is not a token id"))
+                        .hint("`ondol token list` shows ids"));
+                }
+                api.delete(&format!("/tokens/{}", encode(&id))).await?;
+                output::note(format!("{id} no longer opens anything"));
+            }
+        }
+        Ok(Exit::Success)
+    }
+}

@@ -1,0 +1,259 @@
+//! What a person or a program reads: colour on a terminal, plain lines in a pipe, JSON on
+//! request. Only data goes to stdout; progress and errors go to stderr.
+#![expect(clippy::print_stderr, reason = "this is the one module that prints")]
+
+use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::error::Failure;
+
+/// How this invocation prints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    pub(crate) json: bool,
+    pub(crate) colour: bool,
+    pub(crate) terminal: bool,
+}
+
+static STYLE: OnceLock<Style> = OnceLock::new();
+
+/// Decides once how to print.
+pub(crate) fn init(json: bool, no_colour: bool) {
+    let terminal = std::io::stdout().is_terminal();
+    let _ = STYLE.set(Style {
+        json,
+        colour: terminal && !no_colour,
+        terminal,
+    });
+}
+
+pub(crate) fn style() -> Style {
+    *STYLE.get().unwrap_or(&Style {
+        json: false,
+        colour: false,
+        terminal: false,
+    })
+}
+
+fn paint(code: &str, text: &str) -> String {
+    if style().colour {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+pub(crate) fn bold(text: &str) -> String {
+    paint("1", text)
+}
+
+pub(crate) fn dim(text: &str) -> String {
+    paint("2", text)
+}
+
+pub(crate) fn green(text: &str) -> String {
+    paint("32", text)
+}
+
+pub(crate) fn red(text: &str) -> String {
+    paint("31", text)
+}
+
+pub(crate) fn yellow(text: &str) -> String {
+    paint("33", text)
+}
+
+/// A state word in the colour that people expect.
+pub(crate) fn state(word: &str) -> String {
+    match word {
+        "success" | "ready" | "current" | "champion" | "done" | "running" | "serving" => {
+            green(word)
+        }
+        "failure" | "failed" | "error" | "refused" | "crashed" | "lost" | "timed_out" => red(word),
+        "queued" | "pending" | "starting" | "probing" | "draining" | "paused" | "cancelled"
+        | "superseded" | "skipped" | "held" => yellow(word),
+        other => other.to_owned(),
+    }
+}
+
+/// Prints a line of data. A reader that went away ends the program quietly.
+pub(crate) fn line(text: impl AsRef<str>) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{}", text.as_ref())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
+        #[expect(
+            clippy::exit,
+            reason = "nobody reads any more: `ondol events | head` must end"
+        )]
+        std::process::exit(0);
+    }
+}
+
+/// Prints an API object as it came.
+pub(crate) fn json(value: &Value) {
+    line(serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// Prints an API object on one line, for streams.
+pub(crate) fn json_line(value: &Value) {
+    line(value.to_string());
+}
+
+/// A remark for the person, not for the program that reads stdout.
+pub(crate) fn note(text: impl AsRef<str>) {
+    eprintln!("{}", text.as_ref());
+}
+
+/// Prints a failure: what, why, and what to do.
+pub(crate) fn failure(failure: &Failure) {
+    if style().json {
+        let body = serde_json::json!({
+            "error": failure.message, "causes": failure.causes, "hint": failure.hint, "exit": failure.exit as u8,
+        });
+        eprintln!("{body}");
+        return;
+    }
+    let red = std::io::stderr().is_terminal() && style().colour;
+    let label = if red {
+        "\x1b[31merror:\x1b[0m"
+    } else {
+        "error:"
+    };
+    eprintln!("{label} {}", failure.message);
+    let mut last = failure.message.as_str();
+    for cause in &failure.causes {
+        if cause != last {
+            eprintln!("  cause: {cause}");
+        }
+        last = cause;
+    }
+    if let Some(hint) = &failure.hint {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// Columns under headings, padded to the widest cell.
+pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) {
+    let width = |cell: &str| {
+        strip(cell)
+            .chars()
+            .map(|c| if is_wide(c) { 2 } else { 1 })
+            .sum::<usize>()
+    };
+    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.len()).collect();
+    for row in rows {
+        for (index, cell) in row.iter().enumerate() {
+            widths[index] = widths[index].max(width(cell));
+        }
+    }
+    let render = |cells: &[String]| {
+        let mut text = String::new();
+        for (index, cell) in cells.iter().enumerate() {
+            text.push_str(cell);
+            if index + 1 < cells.len() {
+                text.push_str(&" ".repeat(widths[index].saturating_sub(width(cell)) + 2));
+            }
+        }
+        text.trim_end().to_owned()
+    };
+    let heads: Vec<String> = headings.iter().map(|heading| dim(heading)).collect();
+    line(render(&heads));
+    for row in rows {
+        line(render(row));
+    }
+}
+
+fn strip(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            for c in chars.by_ref() {
+                if c.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// Hangul and other East Asian letters fill two columns of a terminal.
+fn is_wide(c: char) -> bool {
+    matches!(c as u32, 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xff00..=0xff60)
+}
+
+/// Text from a workload, without the control characters that could repaint a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    if !style().terminal {
+        return text.to_owned();
+    }
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+/// Seconds as people say them.
+pub(crate) fn seconds(value: f64) -> String {
+    if value < 1.0 {
+        format!("{:.0} ms", value * 1e3)
+    } else if value < 60.0 {
+        format!("{value:.1} s")
+    } else if value < 3_600.0 {
+        format!("{:.0} min {:02.0} s", (value / 60.0).floor(), value % 60.0)
+    } else {
+        format!(
+            "{:.0} h {:02.0} min",
+            (value / 3_600.0).floor(),
+            (value % 3_600.0 / 60.0).floor()
+        )
+    }
+}
+
+/// Bytes as people say them, in powers of 1,024.
+pub(crate) fn bytes(value: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut scaled = value;
+    let mut unit = 0;
+    while scaled >= 1_024.0 && unit + 1 < units.len() {
+        scaled /= 1_024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{scaled:.0} B")
+    } else {
+        format!("{scaled:.1} {}", units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_well() {
+        assert_eq!(seconds(0.25), "250 ms");
+        assert_eq!(seconds(75.0), "1 min 15 s");
+        assert_eq!(seconds(7_260.0), "2 h 01 min");
+        assert_eq!(bytes(512.0), "512 B");
+        assert_eq!(bytes(1_536.0), "1.5 KiB");
+    }
+
+    #[test]
+    fn colours_do_not_count_as_width() {
+        assert_eq!(strip("\x1b[32mok\x1b[0m"), "ok");
+        assert!(is_wide('온') && !is_wide('o'));
+    }
+}

@@ -1,0 +1,385 @@
+//! The steps that Ondol carries out itself: validate, evaluate, image, deploy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ondol_auth::Ctx;
+use ondol_data::DataService;
+use ondol_deploy::{DeployRequest, DeployService, ModelRef, Reason, RolloutState};
+use ondol_ml::{Judgement, Lineage, Models, NewVersion, VersionState, metrics_file};
+use ondol_pipeline::model::Trigger;
+use ondol_pipeline::{Action, ActionCtx, ActionOutcome, Actions};
+use ondol_registry::image::BuildRequest;
+use ondol_registry::{RegistryService, Repository};
+use ondol_types::{Clock, Digest, EnvironmentName, ErrorKind, ModelName, Problem, StepName};
+use serde_json::{Value, json};
+
+/// Every action by the name that the graph uses.
+pub(in crate::serve) fn all(
+    data: DataService,
+    models: Models,
+    registry: RegistryService,
+    deploy: DeployService,
+    clock: Arc<dyn Clock>,
+) -> Actions {
+    let mut actions: Actions = BTreeMap::new();
+    actions.insert(
+        "validate",
+        Arc::new(Validate {
+            data,
+            clock: clock.clone(),
+        }),
+    );
+    actions.insert(
+        "evaluate",
+        Arc::new(Evaluate {
+            models,
+            clock: clock.clone(),
+        }),
+    );
+    actions.insert(
+        "image",
+        Arc::new(Image {
+            registry,
+            clock: clock.clone(),
+        }),
+    );
+    actions.insert("deploy", Arc::new(Deploy { deploy, clock }));
+    actions
+}
+
+fn missing(what: &str) -> Problem {
+    Problem::new(
+        ErrorKind::Internal,
+        "pipeline.action.input",
+        format!("the step was given no {what}"),
+    )
+}
+
+/// The system's context, under the name of whoever caused the run.
+fn system(clock: &Arc<dyn Clock>, author: &str) -> Ctx {
+    let mut ctx = Ctx::system(clock.clone());
+    ctx.principal.name = author.to_owned();
+    ctx
+}
+
+fn output<'o>(ctx: &'o ActionCtx, step: &str) -> Option<&'o Value> {
+    let name: StepName = step.parse().ok()?;
+    ctx.outputs.get(&name)
+}
+
+/// Checks a dataset version against the rules and lays its files out for training.
+struct Validate {
+    data: DataService,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Action for Validate {
+    async fn run(&self, ctx: &ActionCtx) -> Result<ActionOutcome, Problem> {
+        let data = ctx
+            .run
+            .data
+            .as_ref()
+            .ok_or_else(|| missing("data version"))?;
+        let caller = system(&self.clock, &ctx.run.author);
+        let rules = ctx
+            .spec
+            .data
+            .get(&data.dataset)
+            .cloned()
+            .unwrap_or_default();
+        let version = data.version.to_string();
+        ctx.log
+            .line(format!("checking {} version {}", data.dataset, data.number));
+        let report = self
+            .data
+            .validate(&caller, &ctx.run.project, &data.dataset, &version, &rules)
+            .await?;
+        for finding in &report.findings {
+            ctx.log.line(&finding.message);
+        }
+        ctx.log.line(report.summary());
+        let outputs = serde_json::to_value(&report).unwrap_or_default();
+        if !report.passed {
+            return Ok(ActionOutcome::Refused {
+                reason: report.summary(),
+                outputs,
+            });
+        }
+        let folder = ctx.workspace.data(&data.dataset);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)
+                .map_err(|error| Problem::internal("cannot clear the data folder", error))?;
+        }
+        if let Some(parent) = folder.parent() {
+            std::fs::create_dir_all(parent)
+                .map_err(|error| Problem::internal("cannot make the data folder", error))?;
+        }
+        self.data
+            .materialise(&caller, &ctx.run.project, &data.dataset, &version, &folder)
+            .await?;
+        Ok(ActionOutcome::Success(outputs))
+    }
+}
+
+/// Registers what training left and lets the gate decide.
+struct Evaluate {
+    models: Models,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Action for Evaluate {
+    async fn run(&self, ctx: &ActionCtx) -> Result<ActionOutcome, Problem> {
+        let train = ctx.spec.train.as_ref().ok_or_else(|| missing("training"))?;
+        let caller = system(&self.clock, &ctx.run.author);
+        let (project, model) = (&ctx.run.project, &train.model);
+        let known = self
+            .models
+            .version_of_run(&caller, project, model, ctx.run.id)
+            .await?;
+        let version = match known {
+            Some(version) => version,
+            None => {
+                let folder = ctx.workspace.output();
+                let metrics = metrics_file::find(&ctx.workspace.metrics(), &folder)?;
+                let data = ctx.run.data.as_ref();
+                let new = NewVersion {
+                    project: project.clone(),
+                    model: model.clone(),
+                    lineage: Lineage {
+                        dataset: data.map(|data| data.dataset.clone()),
+                        data: data.map(|data| data.version.clone()),
+                        data_number: data.map(|data| data.number),
+                        commit: ctx.run.commit.clone(),
+                        run: Some(ctx.run.id),
+                    },
+                    primary_metric: primary(&folder, &metrics),
+                    metrics,
+                    params: BTreeMap::new(),
+                    chain: Some(ctx.run.chain.clone()),
+                };
+                self.models.register(&caller, new, &folder).await?
+            }
+        };
+        let judged = if version.state == VersionState::Candidate {
+            let judgement = Judgement {
+                accept: train.accept.clone(),
+                champion_on_new_data: None,
+            };
+            self.models
+                .judge(&caller, project, model, version.version, &judgement)
+                .await?
+        } else {
+            version
+        };
+        let reason = judged.reason.clone().unwrap_or_default();
+        ctx.log
+            .line(format!("{model} version {}: {reason}", judged.version));
+        let outputs = json!({
+            "model": model, "version": judged.version, "digest": judged.digest, "state": judged.state,
+            "metrics": judged.metrics, "reason": reason,
+        });
+        if judged.state == VersionState::Refused {
+            return Ok(ActionOutcome::Refused {
+                reason: format!("{model} version {}: {reason}", judged.version),
+                outputs,
+            });
+        }
+        Ok(ActionOutcome::Success(outputs))
+    }
+}
+
+/// The metric that the built-in trainer compared its candidates by; of other trainings, the
+/// usual one of its kind.
+fn primary(folder: &std::path::Path, metrics: &ondol_ml::gate::Metrics) -> Option<String> {
+    let report = std::fs::read(folder.join(ondol_ml::auto::REPORT_FILE)).ok();
+    let chosen = report
+        .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+        .and_then(|report| report["primaryMetric"].as_str().map(str::to_owned));
+    chosen.or_else(|| ondol_ml::gate::usual_metric(metrics).map(str::to_owned))
+}
+
+/// Packs the checkout with what was built into an image.
+struct Image {
+    registry: RegistryService,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Action for Image {
+    async fn run(&self, ctx: &ActionCtx) -> Result<ActionOutcome, Problem> {
+        if let Some(file) = &ctx.spec.build.dockerfile {
+            return Ok(ActionOutcome::Failed(format!(
+                "`{file}` needs the container engine, which this installation does not have: remove `build.dockerfile`, or set `service.run`"
+            )));
+        }
+        let build = ctx.spec.build.clone();
+        let keep = move |path: &std::path::Path| {
+            let Some(path) = path.to_str() else {
+                return false;
+            };
+            let included = build.include.is_empty()
+                || build.include.iter().any(|pattern| pattern.matches(path));
+            included && !build.exclude.iter().any(|pattern| pattern.matches(path))
+        };
+        let commit = ctx.run.commit.as_ref();
+        let mut labels = BTreeMap::from([(
+            "org.opencontainers.image.title".to_owned(),
+            ctx.run.project.to_string(),
+        )]);
+        if let Some(commit) = commit {
+            labels.insert(
+                "org.opencontainers.image.revision".to_owned(),
+                commit.to_string(),
+            );
+        }
+        let mut tags: Vec<String> = commit
+            .map(|commit| commit.as_str().to_owned())
+            .into_iter()
+            .collect();
+        if let Some(branch) = &ctx.run.branch {
+            let tag: String = branch
+                .chars()
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                        c
+                    } else {
+                        '-'
+                    }
+                })
+                .take(100)
+                .collect();
+            tags.push(tag.trim_start_matches(['.', '-']).to_owned());
+            tags.retain(|tag| !tag.is_empty());
+        }
+        let request = BuildRequest {
+            repository: Repository::of(&ctx.run.project),
+            tags,
+            root: ctx.workspace.source(),
+            keep: Arc::new(keep),
+            command: ctx.spec.service.as_ref().map(|service| service.run.clone()),
+            env: ctx.spec.env.clone(),
+            labels,
+            base: ctx.spec.build.base.as_ref().map(ToString::to_string),
+            host: ctx.spec.build.tools.clone(),
+            chain: Some(ctx.run.chain.clone()),
+        };
+        let caller = system(&self.clock, &ctx.run.author);
+        let built = self.registry.build(&caller, &request).await?;
+        ctx.log.line(format!(
+            "image {} · {} entries, {} layers ({} new), {} bytes",
+            built.digest.short(),
+            built.entries,
+            built.layers,
+            built.layers_new,
+            built.size
+        ));
+        Ok(ActionOutcome::Success(
+            json!({ "digest": built.digest, "bytes": built.size, "layers": built.layers }),
+        ))
+    }
+}
+
+/// Asks for a rollout and waits for its end.
+struct Deploy {
+    deploy: DeployService,
+    clock: Arc<dyn Clock>,
+}
+
+/// How long one wait is; between two, the log says what happens.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[async_trait]
+impl Action for Deploy {
+    async fn run(&self, ctx: &ActionCtx) -> Result<ActionOutcome, Problem> {
+        let image: Digest = output(ctx, "image")
+            .and_then(|image| image["digest"].as_str()?.parse().ok())
+            .ok_or_else(|| missing("image"))?;
+        let model = output(ctx, "evaluate").and_then(|evaluated| {
+            Some(ModelRef {
+                name: evaluated["model"].as_str()?.parse::<ModelName>().ok()?,
+                version: evaluated["version"].as_i64()?,
+                digest: evaluated["digest"]
+                    .as_str()
+                    .and_then(|text| text.parse().ok()),
+            })
+        });
+        let caller = system(&self.clock, &ctx.run.author);
+        let request = DeployRequest {
+            key: ctx.step.id.to_string(),
+            project: ctx.run.project.clone(),
+            environment: EnvironmentName::production(),
+            reason: if matches!(ctx.run.trigger, Trigger::Data { .. }) {
+                Reason::Data
+            } else {
+                Reason::Push
+            },
+            image,
+            spec: ctx.spec.clone(),
+            model,
+            run: Some(ctx.run.id),
+            commit: ctx.run.commit.clone(),
+            chain: Some(ctx.run.chain.clone()),
+            author: Some(ctx.run.author.clone()),
+        };
+        let requested = self.deploy.request(&caller, request).await?;
+        let mut said = String::new();
+        loop {
+            let rollout = self.deploy.wait(&caller, requested.rollout, LOOK).await?;
+            if rollout.message != said && !rollout.message.is_empty() {
+                ctx.log.line(&rollout.message);
+                said.clone_from(&rollout.message);
+            }
+            let outputs = json!({ "rollout": rollout.id, "release": rollout.to });
+            match rollout.state {
+                RolloutState::Done => return Ok(ActionOutcome::Success(outputs)),
+                RolloutState::Held => {
+                    return Ok(ActionOutcome::Skipped("automatic rollouts are held since a rollback; push or `ondol rollout resume` lifts that".to_owned()));
+                }
+                RolloutState::Failed | RolloutState::Aborted => {
+                    if let Some(failure) = &rollout.failure {
+                        for line in failure_lines(failure) {
+                            ctx.log.line(line);
+                        }
+                    }
+                    let reason = rollout
+                        .failure
+                        .as_ref()
+                        .map_or(rollout.message.clone(), |failure| failure.message.clone());
+                    return Ok(ActionOutcome::Failed(reason));
+                }
+                _ => {}
+            }
+            if ctx.cancel.is_cancelled() {
+                return Err(Problem::new(
+                    ErrorKind::Cancelled,
+                    "pipeline.cancelled",
+                    "cancelled",
+                ));
+            }
+        }
+    }
+}
+
+/// What helps to find the cause, for the log of the step.
+fn failure_lines(failure: &ondol_deploy::Failure) -> Vec<String> {
+    let value = serde_json::to_value(failure).unwrap_or_default();
+    let mut lines = Vec::new();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match value {
+            Value::Array(items) => lines.extend(items.iter().map(|item| match item {
+                Value::String(text) => format!("  {name}: {text}"),
+                other => format!("  {name}: {other}"),
+            })),
+            Value::String(text) if name != "message" && !text.is_empty() => {
+                lines.push(format!("  {name}: {text}"))
+            }
+            _ => {}
+        }
+    }
+    lines
+}

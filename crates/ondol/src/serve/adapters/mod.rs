@@ -1,0 +1,10 @@
+//! What one room needs of another, wired: each trait here was declared by the room that needs
+//! it, and is implemented over the room that has it.
+
+pub(super) mod actions;
+pub(super) mod code;
+pub(super) mod doors;
+pub(super) mod models;
+pub(super) mod progress;
+pub(super) mod retention;
+pub(super) mod traffic;

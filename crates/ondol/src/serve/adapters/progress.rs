@@ -1,0 +1,215 @@
+//! What a pusher sees: the run of the push, step by step, as `remote:` lines.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use ondol_api::Places;
+use ondol_auth::Ctx;
+use ondol_git::{PushProgress, Pushed};
+use ondol_pipeline::model::{Run, RunOutcome, RunState, StepOutcome, StepState};
+use ondol_pipeline::{Pipeline, RunDetail, RunFilter};
+use ondol_types::{Clock, ProjectName, RunId};
+use ondol_workload::{LogPosition, LogQuery};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Follows the runs of a push. The pipeline is set once it exists: git is built before it.
+#[derive(Default)]
+pub(in crate::serve) struct RunProgress {
+    pipeline: OnceLock<(Pipeline, Arc<Places>, Arc<dyn Clock>)>,
+}
+
+impl RunProgress {
+    pub(in crate::serve) fn connect(
+        &self,
+        pipeline: Pipeline,
+        places: Arc<Places>,
+        clock: Arc<dyn Clock>,
+    ) {
+        let _ = self.pipeline.set((pipeline, places, clock));
+    }
+}
+
+const PATIENCE_FOR_THE_RUN: Duration = Duration::from_secs(20);
+const LOG_LINES: u64 = 20;
+
+#[async_trait]
+impl PushProgress for RunProgress {
+    async fn follow(&self, push: &Pushed) -> BoxStream<'static, String> {
+        let Some((pipeline, places, clock)) = self.pipeline.get().cloned() else {
+            return stream::empty().boxed();
+        };
+        let chains: Vec<String> = push
+            .updates
+            .iter()
+            .filter(|update| update.new.is_some() && update.name.branch().is_some())
+            .filter_map(|update| update.chain.clone())
+            .collect();
+        if chains.is_empty() {
+            return stream::empty().boxed();
+        }
+        let project = push.project.clone();
+        let (sender, receiver) = mpsc::channel(256);
+        tokio::spawn(async move {
+            let ctx = Ctx::system(clock);
+            for chain in chains.into_iter().take(5) {
+                let view = View {
+                    pipeline: &pipeline,
+                    places: &places,
+                    ctx: &ctx,
+                    project: &project,
+                    lines: &sender,
+                };
+                if view.show(&chain).await.is_none() {
+                    return;
+                }
+            }
+        });
+        ReceiverStream::new(receiver).boxed()
+    }
+}
+
+/// One run on its way to one pusher; `None` anywhere means that the pusher left.
+struct View<'v> {
+    pipeline: &'v Pipeline,
+    places: &'v Places,
+    ctx: &'v Ctx,
+    project: &'v ProjectName,
+    lines: &'v mpsc::Sender<String>,
+}
+
+impl View<'_> {
+    async fn say(&self, line: impl Into<String>) -> Option<()> {
+        self.lines.send(line.into()).await.ok()
+    }
+
+    async fn find(&self, chain: &str) -> Option<Run> {
+        let began = std::time::Instant::now();
+        let filter = RunFilter {
+            project: Some(self.project.clone()),
+            ..RunFilter::default()
+        };
+        while began.elapsed() < PATIENCE_FOR_THE_RUN {
+            let page = self
+                .pipeline
+                .list_runs(self.ctx, &filter, None, 20)
+                .await
+                .ok()?;
+            if let Some(run) = page.runs.into_iter().find(|run| run.chain == chain) {
+                return Some(run);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        None
+    }
+
+    async fn show(&self, chain: &str) -> Option<()> {
+        let Some(run) = self.find(chain).await else {
+            return self
+                .say("the push is safe; its run has not begun yet: see `ondol runs`")
+                .await;
+        };
+        self.say(format!(
+            "run #{}  (Ctrl-C leaves the view, not the run; `ondol run watch` comes back)",
+            run.number
+        ))
+        .await?;
+        let mut watch = self.pipeline.watch(self.ctx, &run.id).await.ok()?;
+        let mut shown: BTreeMap<String, &'static str> = BTreeMap::new();
+        let mut noted = 0;
+        loop {
+            let detail = self.pipeline.show_run(self.ctx, &run.id).await.ok()?;
+            for note in detail.run.notes.iter().skip(noted) {
+                self.say(format!("  note: {note}")).await?;
+            }
+            noted = detail.run.notes.len();
+            self.steps(&detail, &mut shown).await?;
+            if detail.run.state == RunState::Finished {
+                return self.verdict(&detail.run).await;
+            }
+            watch.wait(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn steps(
+        &self,
+        detail: &RunDetail,
+        shown: &mut BTreeMap<String, &'static str>,
+    ) -> Option<()> {
+        for step in &detail.steps {
+            let (word, failed) = match (step.state, step.outcome) {
+                (StepState::Running, _) => ("…", false),
+                (StepState::Finished, Some(StepOutcome::Success)) => ("✓", false),
+                (StepState::Finished, Some(StepOutcome::Skipped)) => ("–", false),
+                (StepState::Finished, Some(_)) => ("✗", true),
+                _ => continue,
+            };
+            let name = step.name.to_string();
+            if shown.get(&name) == Some(&word) {
+                continue;
+            }
+            shown.insert(name.clone(), word);
+            let took = match (step.started_at, step.finished_at) {
+                (Some(from), Some(to)) => format!("  {:.1} s", to.since(from).as_secs_f64()),
+                _ => String::new(),
+            };
+            let reason = step
+                .reason
+                .as_ref()
+                .map(|reason| format!("  {reason}"))
+                .unwrap_or_default();
+            self.say(format!("  {word} {name}{took}{reason}")).await?;
+            if failed {
+                self.last_lines(detail.run.id, &step.name).await?;
+            }
+        }
+        Some(())
+    }
+
+    /// The end of a failed step's log, where the cause usually stands.
+    async fn last_lines(&self, run: RunId, step: &ondol_types::StepName) -> Option<()> {
+        let query = LogQuery {
+            from: LogPosition::Tail(LOG_LINES),
+            follow: false,
+            limit: Some(LOG_LINES),
+        };
+        let Ok(mut lines) = self.pipeline.logs(self.ctx, &run, step, query).await else {
+            return Some(());
+        };
+        while let Some(Ok(line)) = lines.next().await {
+            self.say(format!("    │ {}", line.text)).await?;
+        }
+        Some(())
+    }
+
+    async fn verdict(&self, run: &Run) -> Option<()> {
+        let took = match (run.started_at, run.finished_at) {
+            (Some(from), Some(to)) => format!(" in {:.1} s", to.since(from).as_secs_f64()),
+            _ => String::new(),
+        };
+        let reason = run
+            .reason
+            .as_ref()
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
+        let line = match run.outcome {
+            Some(RunOutcome::Success) if run.trigger.is_production() => {
+                format!(
+                    "live at {}  (run #{}{took})",
+                    self.places.application(self.project),
+                    run.number
+                )
+            }
+            Some(RunOutcome::Success) => format!(
+                "run #{} passed{took}; other branches deploy nothing",
+                run.number
+            ),
+            Some(outcome) => format!("run #{} {outcome}{took}{reason}", run.number),
+            None => return Some(()),
+        };
+        self.say(line).await
+    }
+}

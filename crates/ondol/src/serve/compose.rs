@@ -1,0 +1,348 @@
+//! Every room built and wired.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use ondol_api::{Places, Rooms};
+use ondol_auth::{Authenticator, HostPolicy, Secrets, Tokens};
+use ondol_background::{Activator, Background, Reconciler, Report};
+use ondol_data::{Collector, DataService, DatasetOwner, ExpiredPushes};
+use ondol_deploy::Deploy;
+use ondol_gateway::{GatewayControl, KeeperClient, KeeperSpawn};
+use ondol_git::{Git, HookServer, MaintenanceReconciler, RefsReconciler};
+use ondol_ml::{Models, ModelsConfig};
+use ondol_pipeline::Pipeline;
+use ondol_registry::{RegistryService, Retention};
+use ondol_store::blobs::{BlobOwner, Blobs};
+use ondol_store::{Migration, Store};
+use ondol_telemetry::{EngineLogs, Logs, Metrics};
+use ondol_types::Problem;
+use ondol_workload::{Engine, ProcessEngine};
+use tokio_util::sync::CancellationToken;
+
+use super::adapters::{actions, code, doors, models, progress, retention, traffic};
+use super::{Settings, http, metrics};
+use crate::error::Outcome;
+
+/// What `context.source` of every event is.
+const SOURCE: &str = "/ondol";
+const COLLECT_EVERY: Duration = Duration::from_secs(3_600);
+const COLLECT_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// The migrations of every room; the store puts them in order.
+fn migrations() -> Vec<Migration> {
+    [
+        ondol_store::MIGRATIONS,
+        ondol_auth::MIGRATIONS,
+        ondol_background::MIGRATIONS,
+        ondol_git::MIGRATIONS,
+        ondol_pipeline::MIGRATIONS,
+        ondol_registry::MIGRATIONS,
+        ondol_deploy::MIGRATIONS,
+        ondol_data::MIGRATIONS,
+        ondol_ml::MIGRATIONS,
+    ]
+    .concat()
+}
+
+/// The built platform.
+pub(super) struct Platform {
+    pub(super) store: Store,
+    pub(super) tokens: Tokens,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) places: Arc<Places>,
+    pub(super) stopping: CancellationToken,
+    background: Background,
+    loops: Vec<(Arc<dyn Reconciler>, Activator)>,
+    deploy: Deploy,
+    pipeline: Pipeline,
+    door: Router,
+    _hooks: HookServer,
+}
+
+impl Platform {
+    /// Starts every loop.
+    pub(super) fn start(&self) {
+        for (reconciler, activator) in &self.loops {
+            self.background.spawn(reconciler.clone(), activator.clone());
+        }
+        for (reconciler, activator) in self.pipeline.reconcilers() {
+            self.background.spawn(reconciler, activator);
+        }
+        self.deploy.spawn(&self.background);
+        let (pipeline, stop) = (self.pipeline.clone(), self.stopping.clone());
+        tokio::spawn(async move { pipeline.listen(stop).await });
+    }
+
+    /// The whole door.
+    pub(super) fn router(&self) -> Router {
+        self.door.clone()
+    }
+
+    /// Stops every loop; what runs in workloads goes on.
+    pub(super) async fn stop(&self, patience: Duration) {
+        self.pipeline.stop().await;
+        self.background.stop(patience).await;
+    }
+}
+
+/// Builds every room of an installation that answers at `control`.
+pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platform> {
+    let (data, clock, crash) = (
+        &settings.data,
+        settings.clock.clone(),
+        settings.crash.clone(),
+    );
+    let run = data.folder("run");
+    let keeper = KeeperClient::connect_or_spawn(KeeperSpawn {
+        run_dir: run.clone(),
+        exe: settings.program.clone(),
+        args: crate::roles::keeper_arguments(data.root(), settings.gateway_listen),
+        listen: settings.gateway_listen,
+        log: run.join("gateway.log"),
+    });
+    let opening = async {
+        let store = match &settings.database {
+            Some(url) => Store::open_postgres(url, SOURCE, clock.clone()).await?,
+            None => {
+                Store::open_sqlite(&data.root().join("ondol.db"), SOURCE, clock.clone()).await?
+            }
+        };
+        store.migrate(&migrations()).await?;
+        Ok::<Store, crate::error::Failure>(store)
+    };
+    let engine_config = ondol_workload::Config::new(data.folder("workloads"), &settings.program);
+    let engine = ProcessEngine::open(engine_config, clock.clone(), crash.clone());
+    let (keeper, store, engine) = tokio::join!(keeper, opening, engine);
+    let (keeper, store) = (keeper?, store?);
+    let engine: Arc<dyn Engine> = Arc::new(engine?);
+    let places = Arc::new(Places {
+        control: control.to_owned(),
+        gateway: super::url_of(keeper.address()),
+    });
+    let gateways = GatewayControl::new(&run)?;
+    let background = Background::new(clock.clone());
+    let stopping = CancellationToken::new();
+
+    let tokens = Tokens::open(store.clone(), &data.folder("keys"))?;
+    let secrets = Secrets::open(store.clone(), &data.folder("keys"))?;
+    let authenticator = Authenticator::new(tokens.clone());
+    let blobs = Blobs::open_with(&data.folder("blobs"), clock.clone(), crash.clone())?;
+    let registry = RegistryService::new(
+        store.clone(),
+        blobs.clone(),
+        ondol_registry::Config::default(),
+    );
+
+    let shown = Arc::new(progress::RunProgress::default());
+    let git_config = ondol_git::Config::new(data.root(), settings.program.clone(), control);
+    let git_deps = ondol_git::Deps {
+        store: store.clone(),
+        auth: authenticator.clone(),
+        progress: shown.clone(),
+        crash: crash.clone(),
+    };
+    let git = Git::open(git_config, git_deps).await?;
+    let hooks = HookServer::start(&git)?;
+
+    let scratch = data.folder("cache").join("data");
+    std::fs::create_dir_all(&scratch)
+        .map_err(crate::error::Failure::io("make the scratch folder"))?;
+    let data_deps = ondol_data::Deps {
+        store: store.clone(),
+        blobs: blobs.clone(),
+        clock: clock.clone(),
+        crash: crash.clone(),
+        projects: Arc::new(models::GitProjects(git.clone())),
+        scratch,
+    };
+    let datasets = DataService::new(data_deps, ondol_data::Config::default());
+    let model_registry = Models::new(
+        store.clone(),
+        blobs.clone(),
+        crash.clone(),
+        ModelsConfig::default(),
+    );
+
+    let known = Arc::new(models::Known {
+        data: datasets.clone(),
+        models: model_registry.clone(),
+        clock: clock.clone(),
+    });
+    let stored_secrets = Arc::new(code::StoredSecrets {
+        secrets: secrets.clone(),
+        clock: clock.clone(),
+    });
+    let deploy_deps = ondol_deploy::Deps {
+        store: store.clone(),
+        clock: clock.clone(),
+        crash: crash.clone(),
+        engine: engine.clone(),
+        images: Arc::new(code::RegistryImages {
+            registry: registry.clone(),
+            clock: clock.clone(),
+        }),
+        models: known.clone(),
+        secrets: stored_secrets.clone(),
+        routes: Arc::new(traffic::GatewayRoutes(gateways.clone())),
+    };
+    let deploy = Deploy::build(
+        deploy_deps,
+        ondol_deploy::Config::new(data.folder("cache"), data.folder("volumes")),
+    );
+
+    let workspaces = data.folder("cache").join("runs");
+    let logs = data.folder("telemetry").join("steps");
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut pipeline_config = ondol_pipeline::Config::new(
+        workspaces,
+        data.folder("cache").join("projects"),
+        logs,
+        cores,
+    );
+    pipeline_config.public_url = Some(control.to_owned());
+    let pipeline_deps = ondol_pipeline::Deps {
+        store: store.clone(),
+        engine: engine.clone(),
+        clock: clock.clone(),
+        crash,
+        sources: Arc::new(code::GitSources(git.clone())),
+        specs: Arc::new(code::FileSpecs),
+        training: known,
+        secrets: stored_secrets,
+        arguments: Arc::new(models::OwnPrograms(settings.program.clone())),
+        actions: actions::all(
+            datasets.clone(),
+            model_registry.clone(),
+            registry.clone(),
+            deploy.service(),
+            clock.clone(),
+        ),
+    };
+    let pipeline = Pipeline::new(pipeline_config, pipeline_deps);
+    shown.connect(pipeline.clone(), places.clone(), clock.clone());
+
+    let releases = Arc::new(retention::Releases {
+        deploy: deploy.service(),
+        clock: clock.clone(),
+    });
+    let owners: Vec<Arc<dyn BlobOwner>> = vec![
+        Arc::new(registry.clone()),
+        Arc::new(DatasetOwner::new(store.clone(), blobs.clone())),
+        Arc::new(model_registry.clone()),
+    ];
+    let loops: Vec<(Arc<dyn Reconciler>, Activator)> = vec![
+        (Arc::new(RefsReconciler::new(git.clone())), git.activator()),
+        (
+            Arc::new(MaintenanceReconciler::new(git.clone())),
+            Activator::new(),
+        ),
+        (
+            Arc::new(Retention::new(registry.clone(), releases.clone())),
+            Activator::new(),
+        ),
+        (
+            Arc::new(ExpiredPushes::new(store.clone())),
+            Activator::new(),
+        ),
+        (
+            Arc::new(Collector::new(blobs, owners, COLLECT_EVERY, COLLECT_AFTER)),
+            Activator::new(),
+        ),
+        (
+            Arc::new(ondol_ml::Housekeeping::new(
+                model_registry.clone(),
+                releases.clone(),
+            )),
+            Activator::new(),
+        ),
+        (
+            Arc::new(Sweep(ondol_auth::Housekeeping::new(
+                tokens.clone(),
+                secrets.clone(),
+            ))),
+            Activator::new(),
+        ),
+    ];
+
+    let counted = Metrics::default();
+    counted.register(Arc::new(metrics::Platform {
+        background: background.clone(),
+        pipeline: pipeline.clone(),
+    }));
+    counted.register(Arc::new(metrics::Gateways(gateways)));
+    let rooms = Rooms {
+        clock: clock.clone(),
+        store: store.clone(),
+        authenticator: authenticator.clone(),
+        tokens: tokens.clone(),
+        secrets,
+        background: background.clone(),
+        git: git.clone(),
+        pipeline: pipeline.clone(),
+        deploy: deploy.service(),
+        data: datasets,
+        models: model_registry,
+        logs: Logs::new(Arc::new(EngineLogs::new(engine.clone()))),
+        engine: engine.clone(),
+        deletion: Arc::new(retention::Deletion {
+            deploy: deploy.service(),
+            git: git.clone(),
+            registry: registry.clone(),
+        }),
+        places: places.clone(),
+        stopping: stopping.clone(),
+    };
+    let registry_door = ondol_registry::http::Door {
+        registry,
+        authenticate: Arc::new(doors::RegistryDoor(authenticator.clone())),
+        retained: releases,
+        clock: clock.clone(),
+    };
+    let routers = ondol_api::router(rooms)
+        .merge(ondol_git::router(git))
+        .merge(ondol_registry::http::router(registry_door));
+    let door = http::Door {
+        authenticator,
+        metrics: counted,
+        hosts: HostPolicy::new(&settings.hosts),
+        clock,
+    };
+    Ok(Platform {
+        store,
+        tokens,
+        engine,
+        places,
+        stopping,
+        background,
+        loops,
+        deploy,
+        pipeline,
+        door: http::router(door, routers),
+        _hooks: hooks,
+    })
+}
+
+/// The sweep over tokens and secrets as a loop.
+struct Sweep(ondol_auth::Housekeeping);
+
+#[async_trait::async_trait]
+impl Reconciler for Sweep {
+    fn name(&self) -> &'static str {
+        "auth.housekeeping"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    async fn tick(&self) -> Result<Report, Problem> {
+        let swept = self.0.sweep().await?;
+        Ok(Report {
+            changed: swept.pruned + swept.projects + swept.rewrapped,
+            more: swept.more,
+            ..Report::default()
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! The end of a platform: asked of a living control plane by signal, or done in its place when
+//! it is dead.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ondol_gateway::KeeperClient;
+use ondol_store::DataDir;
+use ondol_types::{NoCrash, SystemClock};
+use ondol_workload::{Engine, ProcessEngine, StopPolicy};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+const GATEWAY_DEADLINE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Stops every workload and the gateway.
+pub(super) async fn end_everything(engine: &dyn Engine, data: &Path) {
+    let observations = engine.list().await.unwrap_or_default();
+    let running = observations
+        .iter()
+        .filter(|observation| observation.state.exit().is_none());
+    let stops = running.map(|observation| engine.stop(&observation.id, StopPolicy::default()));
+    let gateway = async {
+        if let Ok(Some(keeper)) = KeeperClient::connect(&data.join("run")).await
+            && let Err(error) = keeper.stop(GATEWAY_DEADLINE).await
+        {
+            tracing::warn!(error = %error, "the gateway did not stop");
+        }
+    };
+    for outcome in futures_util::future::join(futures_util::future::join_all(stops), gateway)
+        .await
+        .0
+    {
+        if let Err(error) = outcome {
+            tracing::warn!(error = %error, "a workload did not stop");
+        }
+    }
+}
+
+/// `ondol stop`: works without the API.
+pub(crate) fn stop(data: &Path, control_plane_only: bool) -> Outcome<Exit> {
+    if !data.join("ondol.lock").exists() {
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("{} is not a data directory of Ondol", data.display()),
+        )
+        .hint("name it with --data"));
+    }
+    match DataDir::open(data) {
+        Err(ondol_store::StoreError::InUse { holder, .. }) => {
+            let pid = holder
+                .and_then(|text| text.parse().ok())
+                .and_then(Pid::from_raw)
+                .ok_or_else(|| {
+                    Failure::new(
+                        Exit::Internal,
+                        "the data directory is locked by a process that does not say who it is",
+                    )
+                })?;
+            let signal = if control_plane_only {
+                Signal::TERM
+            } else {
+                Signal::INT
+            };
+            kill_process(pid, signal).map_err(|error| {
+                Failure::new(
+                    Exit::Denied,
+                    format!("cannot signal process {}", pid.as_raw_nonzero()),
+                )
+                .because(error)
+            })?;
+            let began = Instant::now();
+            while matches!(
+                DataDir::open(data),
+                Err(ondol_store::StoreError::InUse { .. })
+            ) {
+                if began.elapsed() > PATIENCE {
+                    return Err(Failure::new(
+                        Exit::Timeout,
+                        format!(
+                            "process {} did not end within {} s",
+                            pid.as_raw_nonzero(),
+                            PATIENCE.as_secs()
+                        ),
+                    ));
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Err(error) => return Err(error.into()),
+        Ok(held) if control_plane_only => {
+            drop(held);
+            output::note("the control plane is not running");
+        }
+        Ok(held) => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(Failure::io("start the runtime"))?;
+            let program = std::env::current_exe().map_err(Failure::io("find this program"))?;
+            runtime.block_on(async {
+                let config = ondol_workload::Config::new(held.folder("workloads"), program);
+                let engine =
+                    ProcessEngine::open(config, Arc::new(SystemClock), Arc::new(NoCrash)).await?;
+                end_everything(&engine, held.root()).await;
+                Ok::<(), Failure>(())
+            })?;
+        }
+    }
+    output::note("stopped");
+    Ok(Exit::Success)
+}
