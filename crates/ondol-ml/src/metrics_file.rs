@@ -42,6 +42,21 @@ fn bad(what: impl Into<String>) -> MlError {
     MlError::MetricsFile(what.into())
 }
 
+/// Reads the metrics that a training left: in the file it was given, or else in `metrics.json`
+/// in its output folder.
+///
+/// # Errors
+/// [`MlError::MetricsFile`] when there is neither, and as [`read`].
+pub fn find(metrics_file: &Path, output_dir: &Path) -> MlResult<Metrics> {
+    for path in [metrics_file, &output_dir.join(crate::auto::METRICS_FILE)] {
+        match read(path) {
+            Err(MlError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => return outcome,
+        }
+    }
+    Err(bad("the training left none"))
+}
+
 /// Reads the metrics in a file.
 ///
 /// # Errors
@@ -206,6 +221,22 @@ mod tests {
     fn words_within_strings_are_left_alone() {
         let metrics = parse("{\"NaN \\\" Infinity\": 1}").unwrap();
         assert_eq!(metrics.keys().next().unwrap(), "NaN \" Infinity");
+    }
+
+    #[test]
+    fn the_given_file_comes_before_the_one_in_the_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = folder.path().join("given");
+        assert!(
+            find(&given, folder.path())
+                .unwrap_err()
+                .to_string()
+                .contains("left none")
+        );
+        std::fs::write(folder.path().join("metrics.json"), "{\"a\": 1}").unwrap();
+        assert_eq!(find(&given, folder.path()).unwrap()["a"], 1.0);
+        std::fs::write(&given, "a=2").unwrap();
+        assert_eq!(find(&given, folder.path()).unwrap()["a"], 2.0);
     }
 
     #[test]

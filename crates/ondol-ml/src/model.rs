@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use ondol_types::{CommitId, DatasetName, Digest, ModelName, ProjectName, RelPath, RunId, Timestamp};
+use ondol_types::{
+    CommitId, DatasetName, Digest, ModelName, ProjectName, RelPath, RunId, Timestamp,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -182,17 +184,30 @@ pub(crate) fn metric_json(value: f64) -> serde_json::Value {
     if value.is_nan() {
         "NaN".into()
     } else if value.is_infinite() {
-        if value > 0.0 { "Infinity".into() } else { "-Infinity".into() }
+        if value > 0.0 {
+            "Infinity".into()
+        } else {
+            "-Infinity".into()
+        }
     } else {
         value.into()
     }
 }
 
-pub(crate) fn write_metrics<S: Serializer>(metrics: &Metrics, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(metrics.iter().map(|(name, value)| (name, metric_json(*value))))
+pub(crate) fn write_metrics<S: Serializer>(
+    metrics: &Metrics,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(
+        metrics
+            .iter()
+            .map(|(name, value)| (name, metric_json(*value))),
+    )
 }
 
-pub(crate) fn read_metrics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Metrics, D::Error> {
+pub(crate) fn read_metrics<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Metrics, D::Error> {
     let values = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
     let number = |value: &serde_json::Value| match value {
         serde_json::Value::Number(number) => number.as_f64(),
@@ -207,7 +222,9 @@ pub(crate) fn read_metrics<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     values
         .into_iter()
         .map(|(name, value)| {
-            let number = number(&value).ok_or_else(|| serde::de::Error::custom(format!("the metric `{name}` is not a number")))?;
+            let number = number(&value).ok_or_else(|| {
+                serde::de::Error::custom(format!("the metric `{name}` is not a number"))
+            })?;
             Ok((name, number))
         })
         .collect()

@@ -350,14 +350,30 @@ mod tests {
     #[test]
     fn damage_is_named() {
         let text = String::from_utf8(FIRST.to_vec()).unwrap();
-        let refused = |text: String| ModelFile::from_bytes(text.as_bytes()).unwrap_err().to_string();
-        assert!(refused(text.replace("ondol-model/1", "ondol-model/9")).contains("`ondol-model/9`, this build reads `ondol-model/1`"));
+        let refused = |text: String| {
+            ModelFile::from_bytes(text.as_bytes())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            refused(text.replace("ondol-model/1", "ondol-model/9"))
+                .contains("`ondol-model/9`, this build reads `ondol-model/1`")
+        );
         assert!(refused(text.replacen("\"feature\":[", "\"feature\":[999,", 1)).contains("tree"));
-        assert!(refused(text.replacen("\"name\":\"city\"", "\"name\":\"size\"", 1)).contains("`size` stands twice"));
+        assert!(
+            refused(text.replacen("\"name\":\"city\"", "\"name\":\"size\"", 1))
+                .contains("`size` stands twice")
+        );
         assert!(refused("{}".to_owned()).contains("format"));
         let mut changed = ModelFile::from_bytes(FIRST).unwrap();
         changed.checks[0].outputs[0] += 0.1;
-        assert!(Predictor::new(changed).check().unwrap_err().to_string().contains("check 1"));
+        assert!(
+            Predictor::new(changed)
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("check 1")
+        );
     }
 
     /// Whatever reads as a model must also answer.

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use ondol_background::{Reconciler, Report};
 use ondol_store::blobs::{BlobOwner, Marks};
 use ondol_store::events::EventFilter;
-use ondol_types::event::REPOSITORY_DELETED;
+use ondol_types::event::{MODEL_VERSION_REMOVED, REPOSITORY_DELETED};
 use ondol_types::{ModelName, Problem, ProjectName};
 
 use crate::error::{MlError, MlResult};
-use crate::service::Models;
-use crate::store;
+use crate::model::VersionState;
+use crate::service::{Models, append};
+use crate::store::{self, Stored};
 
 /// Events read and versions removed in one tick.
 const STEP: u32 = 200;
@@ -45,7 +46,11 @@ pub struct Housekeeping {
 impl Housekeeping {
     /// The housekeeping of `models`, which asks `in_use` before it removes a version.
     pub fn new(models: Models, in_use: Arc<dyn VersionsInUse>) -> Self {
-        Self { models, in_use, resume: Mutex::default() }
+        Self {
+            models,
+            in_use,
+            resume: Mutex::default(),
+        }
     }
 
     /// Follows the log for deleted projects. Returns how many events it saw and projects it
@@ -57,7 +62,10 @@ impl Housekeeping {
                 Box::pin(async move {
                     let after = store::cursor(tx, CURSOR).await?;
                     let newest = tx.newest_event().await?;
-                    let filter = EventFilter { type_prefix: Some(REPOSITORY_DELETED.to_owned()), ..EventFilter::default() };
+                    let filter = EventFilter {
+                        type_prefix: Some(REPOSITORY_DELETED.to_owned()),
+                        ..EventFilter::default()
+                    };
                     let events = tx.events_after(after, &filter, STEP).await?;
                     let mut removed = 0;
                     for event in &events {
@@ -66,7 +74,11 @@ impl Housekeeping {
                             removed += 1;
                         }
                     }
-                    let next = if events.len() < STEP as usize { newest } else { events.last().map_or(after, |event| event.seq) };
+                    let next = if events.len() < STEP as usize {
+                        newest
+                    } else {
+                        events.last().map_or(after, |event| event.seq)
+                    };
                     if next > after {
                         store::set_cursor(tx, CURSOR, next).await?;
                     }
@@ -80,20 +92,32 @@ impl Housekeeping {
     /// that have to stay do not hide those behind them.
     async fn prune(&self) -> Result<(u64, u64), Problem> {
         let keep = self.models.config.keep_versions;
-        let after = self.resume.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let after = self
+            .resume
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let from = after.as_ref();
         let old = self
             .models
             .store
-            .read::<_, MlError, _>(|tx| Box::pin(async move { store::beyond_retention(tx, keep, from, STEP).await }))
+            .read::<_, MlError, _>(|tx| {
+                Box::pin(async move { store::beyond_retention(tx, keep, from, STEP).await })
+            })
             .await?;
         let mut removed = 0;
         let mut spared: Option<(ProjectName, BTreeSet<(ModelName, i64)>)> = None;
         for (project, model, version) in &old {
             if spared.as_ref().is_none_or(|(of, _)| of != project) {
-                spared = Some((project.clone(), self.in_use.in_use(project).await?.into_iter().collect()));
+                spared = Some((
+                    project.clone(),
+                    self.in_use.in_use(project).await?.into_iter().collect(),
+                ));
             }
-            if spared.as_ref().is_some_and(|(_, spared)| spared.contains(&(model.clone(), *version))) {
+            if spared
+                .as_ref()
+                .is_some_and(|(_, spared)| spared.contains(&(model.clone(), *version)))
+            {
                 continue;
             }
             removed += self
@@ -101,11 +125,30 @@ impl Housekeeping {
                 .store
                 .write(|tx| {
                     Box::pin(async move {
-                        let champions = store::promotions(tx, project, model, KEEP_CHAMPIONS).await?;
-                        if champions.iter().any(|promotion| promotion.version == *version) {
+                        let champions =
+                            store::promotions(tx, project, model, KEEP_CHAMPIONS).await?;
+                        if champions
+                            .iter()
+                            .any(|promotion| promotion.version == *version)
+                        {
                             return Ok(0);
                         }
-                        store::delete_version(tx, project, model, *version).await
+                        let Stored { version, chain } =
+                            match store::find_version(tx, project, model, *version).await {
+                                // Its project went in the meantime.
+                                Err(MlError::NotFound(_)) => return Ok(0),
+                                found => found?,
+                            };
+                        if !matches!(
+                            version.state,
+                            VersionState::Archived | VersionState::Refused
+                        ) {
+                            return Ok(0);
+                        }
+                        store::delete_version(tx, &version).await?;
+                        let reason = Some("older than its retention".to_owned());
+                        append(tx, MODEL_VERSION_REMOVED, &version, reason, chain, "ondol").await?;
+                        Ok(1)
                     })
                 })
                 .await
@@ -131,9 +174,16 @@ impl Reconciler for Housekeeping {
     async fn tick(&self) -> Result<Report, Problem> {
         let (events, projects) = self.follow().await?;
         let (old, versions) = self.prune().await?;
-        let note = (projects + versions > 0).then(|| format!("removed the models of {projects} projects, and {versions} old versions"));
+        let note = (projects + versions > 0).then(|| {
+            format!("removed the models of {projects} projects, and {versions} old versions")
+        });
         let more = events == u64::from(STEP) || old == u64::from(STEP);
-        Ok(Report { seen: events + old, changed: projects + versions, note, more })
+        Ok(Report {
+            seen: events + old,
+            changed: projects + versions,
+            note,
+            more,
+        })
     }
 }
 
@@ -149,7 +199,9 @@ impl BlobOwner for Models {
             let from = after.as_str();
             let page = self
                 .store
-                .read::<_, MlError, _>(|tx| Box::pin(async move { store::digests_after(tx, from, PAGE).await }))
+                .read::<_, MlError, _>(|tx| {
+                    Box::pin(async move { store::digests_after(tx, from, PAGE).await })
+                })
                 .await?;
             page.iter().for_each(|digest| marks.add(digest));
             match page.last() {

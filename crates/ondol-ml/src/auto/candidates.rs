@@ -42,11 +42,19 @@ impl Candidate {
                 all.extend([0.01, 0.05].map(|strength| Self::ElasticNet { strength }));
             }
         }
-        all.push(Self::Forest { trees: 100 });
+        let forest = Self::Forest { trees: 100 };
         // One tree per class and round: beyond this the time goes further elsewhere.
-        if classes <= 20 {
+        let boosted = (classes <= 20).then(|| {
             let (rounds, leaves) = if rows < 2_000 { (100, 8) } else { (300, 31) };
-            all.push(Self::Boosted { rounds, leaves });
+            Self::Boosted { rounds, leaves }
+        });
+        // What is likely to win comes first where the budget may not be enough for both.
+        if rows > 20_000 {
+            all.extend(boosted);
+            all.push(forest);
+        } else {
+            all.push(forest);
+            all.extend(boosted);
         }
         all
     }

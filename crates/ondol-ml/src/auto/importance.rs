@@ -11,17 +11,22 @@ use crate::learn::{Deadline, Learner, Random};
 
 const MAX_FEATURES: usize = 200;
 const MAX_TEST_ROWS: usize = 1_000;
+/// With fewer rows than this, the measurement would say nothing.
+const MIN_TEST_ROWS: usize = 20;
 const REPETITIONS: usize = 3;
+/// Additions that all predictions may cost: a second or two. Counted rather than timed, because
+/// the report has to be the same each time.
+const WORK: usize = 1_000_000_000;
 
 /// The columns by importance to the mean of `members`, most important first. None when there are
-/// too many columns or the time is over.
+/// too many columns, or predictions are too dear: `work` is what one costs.
 pub(crate) fn importance(
     folds: &Folds<'_>,
     members: &[Candidate],
     metric: Metric,
     seed: u64,
     threads: usize,
-    deadline: Deadline,
+    work: usize,
 ) -> MlResult<Vec<Importance>> {
     let prepared = folds.prepared;
     let features = prepared.features.len();
@@ -29,23 +34,27 @@ pub(crate) fn importance(
         return Ok(Vec::new());
     }
     // With enough rows, one fold says as much as all.
-    let used = if prepared.rows <= 2_000 {
+    let used = if prepared.rows <= 2_000 && work <= 3_000 {
         folds.folds.len()
     } else {
         1
     };
+    let rows = (WORK / (work * features * REPETITIONS * used).max(1)).min(MAX_TEST_ROWS);
+    if rows < MIN_TEST_ROWS {
+        return Ok(Vec::new());
+    }
     let sign = if metric.higher_is_better() { 1.0 } else { -1.0 };
     let outcomes = in_parallel(used, threads, |fold| {
         let encoded = folds.encoded(fold);
         let goal = encoded.train_target.goal();
         let fits: Result<Vec<Learner>, _> = members
             .iter()
-            .map(|member| member.fit(&encoded.train, goal, seed, deadline))
+            .map(|member| member.fit(&encoded.train, goal, seed, Deadline(None)))
             .collect();
         let Ok(fits) = fits else { return Vec::new() };
         let learner = Learner::Blend { members: fits };
         let test = &folds.folds[fold].test;
-        let test = &test[..test.len().min(MAX_TEST_ROWS)];
+        let test = &test[..test.len().min(rows)];
         let target = prepared.target.select(test);
         let outputs = goal.outputs();
         let score = |shuffled: Option<(usize, &[u32])>| {
@@ -76,9 +85,6 @@ pub(crate) fn importance(
         let base = score(None);
         let mut drops = vec![Vec::with_capacity(REPETITIONS); features];
         for (feature, drops) in drops.iter_mut().enumerate() {
-            if deadline.check().is_err() {
-                return Vec::new();
-            }
             for repetition in 0..REPETITIONS {
                 let mut order = test.to_vec();
                 Random::new(

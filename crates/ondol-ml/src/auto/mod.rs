@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use command::{CHAMPION_FILE, METRICS_FILE, REPORT_FILE, TrainArgs, train_main};
+pub use command::{
+    ChampionArgs, METRICS_FILE, REPORT_FILE, TrainArgs, check_main, read_report, train_main,
+};
 pub(crate) use encode::{Encoder, Value};
 pub(crate) use metrics::{best_class, measure};
 pub(crate) use prepare::Target;

@@ -281,17 +281,29 @@ fn the_command_writes_its_files_and_explains_failures() {
     let metrics = crate::metrics_file::read(&args.out.join(METRICS_FILE)).unwrap();
     assert!(metrics["accuracy"] >= 0.95);
     Predictor::load(&args.out).unwrap();
-    let report: TrainReport =
-        serde_json::from_slice(&std::fs::read(args.out.join(REPORT_FILE)).unwrap()).unwrap();
+    let report = read_report(&args.out).unwrap().unwrap();
+    assert!(read_report(folder.path()).unwrap().is_none());
+    assert_eq!(
+        format!("{:?}", check_main(&args.out, &mut Vec::new())),
+        format!("{:?}", std::process::ExitCode::SUCCESS)
+    );
+    assert_eq!(
+        format!("{:?}", check_main(&data, &mut Vec::new())),
+        format!("{:?}", std::process::ExitCode::from(1))
+    );
     assert_eq!(report.rows, 150);
     // The champion sees the new data: here the very rows it was trained on.
-    args.champion = Some(args.out.clone());
+    let champion_metrics = folder.path().join("champion.json");
+    args.champion = Some(ChampionArgs {
+        model: args.out.clone(),
+        metrics: champion_metrics.clone(),
+    });
     args.out = folder.path().join("again");
     assert_eq!(
         format!("{:?}", train_main(&args, &mut Vec::new())),
         format!("{:?}", std::process::ExitCode::SUCCESS)
     );
-    assert!(crate::metrics_file::read(&args.out.join(CHAMPION_FILE)).unwrap()["accuracy"] >= 0.95);
+    assert!(crate::metrics_file::read(&champion_metrics).unwrap()["accuracy"] >= 0.95);
     std::fs::write(data.join("iris.csv"), "a,b\n1\n").unwrap();
     let mut lines = Vec::new();
     assert_eq!(

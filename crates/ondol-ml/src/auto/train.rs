@@ -1,7 +1,7 @@
 //! The training itself: prepare, compare, choose, fit on everything, describe.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ondol_types::Digest;
 
@@ -91,20 +91,13 @@ pub fn train(
         .map_err(|reason| MlError::Internal(reason.clone()))?;
     progress(&format!("best: {}", chosen.name));
     let learner = refit(&chosen.members, &matrix, &prepared, options.seed)?;
-    // Whatever is left of the budget, and a little more: it says much, and a training that
-    // compared everything in time should not lack it.
-    let patience = options
-        .time_budget
-        .saturating_sub(began.elapsed())
-        .max(Duration::from_secs(1));
-    let until = Deadline(Instant::now().checked_add(patience));
     let importance = importance(
         &folds,
         &chosen.members,
         metric,
         options.seed,
         options.threads,
-        until,
+        learner.work(),
     )?;
     let mut metrics = evaluation.metrics.clone();
     metrics.insert("rows".to_owned(), prepared.rows as f64);

@@ -109,41 +109,38 @@ pub(crate) fn fit_boosted(
     };
     let (mut best_loss, mut best_trees) = (f64::INFINITY, 0);
     let mut random = Random::new(settings.seed, 8);
-    let mut probabilities = vec![0.0; outputs];
+    let mut outputs_of = vec![0.0; n * outputs];
     for round in 0..settings.rounds {
+        for (row, out) in outputs_of.chunks_exact_mut(outputs).enumerate() {
+            out[..raws].copy_from_slice(&raw[row * raws..(row + 1) * raws]);
+            link.apply(out);
+        }
         let mut grown = Vec::with_capacity(raws);
         for output in 0..raws {
             deadline.check()?;
-            for row in 0..n {
-                let (gradient, hessian) = match goal {
-                    Goal::Values(values) => ((values[row] - raw[row]) / spread, 1.0),
+            // With two classes, the one raw number speaks for the second.
+            let class = if raws == 1 { 1 } else { output };
+            for (row, out) in outputs_of.chunks_exact(outputs).enumerate() {
+                (gradients[row], hessians[row]) = match goal {
+                    Goal::Values(values) => ((values[row] - out[0]) / spread, 1.0),
                     Goal::Classes { of, .. } => {
-                        let class = of[row] as usize;
-                        probabilities[..raws].copy_from_slice(&raw[row * raws..(row + 1) * raws]);
-                        link.apply(&mut probabilities);
-                        let (p, y) = if raws == 1 {
-                            (probabilities[1], f64::from(class == 1))
-                        } else {
-                            (probabilities[output], f64::from(class == output))
-                        };
+                        let (p, y) = (out[class], f64::from(of[row] as usize == class));
                         (y - p, (p * (1.0 - p)).max(1e-6))
                     }
                 };
-                gradients[row] = gradient;
-                hessians[row] = hessian;
             }
-            let signal = Signal {
-                outputs: 1,
+            let signal = Signal::Newton {
                 gradients: &gradients,
                 weights: &hessians,
             };
-            let leaf = |sums: &[f64], weight: f64| {
-                vec![(settings.rate * spread * sums[0] / (weight + growth.lambda)) as f32]
+            let leaf = |sums: &[f64], _| {
+                vec![(settings.rate * spread * sums[0] / (sums[1] + growth.lambda)) as f32]
             };
+            let mut members = used.to_vec();
             grown.push(grow(
                 &binned,
                 &signal,
-                &mut used.to_vec(),
+                &mut members,
                 &growth,
                 &mut random,
                 deadline,

@@ -68,16 +68,6 @@ pub(crate) fn fit_forest(
         Goal::Classes { .. } => vec![0.0; outputs],
         Goal::Values(values) => vec![values.iter().sum::<f64>() / n as f64],
     };
-    let gradients: Vec<f64> = match goal {
-        Goal::Classes { of, count } => {
-            let mut one_hot = vec![0.0; n * count];
-            for (row, &class) in of.iter().enumerate() {
-                one_hot[row * count + class as usize] = 1.0;
-            }
-            one_hot
-        }
-        Goal::Values(values) => values.iter().map(|value| value - base[0]).collect(),
-    };
     let tried = match goal {
         Goal::Classes { .. } => (x.width as f64).sqrt().ceil() as usize,
         Goal::Values(_) => x.width.div_ceil(3),
@@ -96,17 +86,25 @@ pub(crate) fn fit_forest(
         tried: tried.max(1),
     };
     let weights = vec![1.0; n];
-    let signal = Signal {
-        outputs,
-        gradients: &gradients,
-        weights: &weights,
+    let gradients: Vec<f64> = match goal {
+        Goal::Classes { .. } => Vec::new(),
+        Goal::Values(values) => values.iter().map(|value| value - base[0]).collect(),
+    };
+    let signal = match goal {
+        Goal::Classes { of, count } => Signal::Classes { of, count },
+        Goal::Values(_) => Signal::Newton {
+            gradients: &gradients,
+            weights: &weights,
+        },
+    };
+    let leaf = |sums: &[f64], rows: f64| match goal {
+        Goal::Classes { .. } => sums.iter().map(|sum| (sum / rows) as f32).collect(),
+        Goal::Values(_) => vec![(sums[0] / rows) as f32],
     };
     let mut trees = Vec::with_capacity(settings.trees);
     for number in 0..settings.trees {
         let mut random = Random::new(settings.seed, 1_000 + number as u64);
         let mut members: Vec<u32> = (0..n).map(|_| random.below(n) as u32).collect();
-        let leaf =
-            |sums: &[f64], weight: f64| sums.iter().map(|sum| (sum / weight) as f32).collect();
         trees.push(grow(
             &binned,
             &signal,

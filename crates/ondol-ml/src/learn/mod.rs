@@ -172,6 +172,17 @@ impl Learner {
         }
     }
 
+    /// About how many additions one prediction costs.
+    pub(crate) fn work(&self) -> usize {
+        match self {
+            Self::Constant { .. } => 1,
+            Self::Linear(linear) => linear.weights.len(),
+            Self::Forest(forest) => forest.trees.len() * 10,
+            Self::Boosted(boosted) => boosted.trees.len() * 10,
+            Self::Blend { members } => members.iter().map(Self::work).sum(),
+        }
+    }
+
     /// Checks that predicting on rows of `width` into `outputs` cannot fail.
     pub(crate) fn validate(&self, width: usize, outputs: usize) -> Result<(), String> {
         match self {

@@ -1,9 +1,9 @@
 //! Decision trees grown best split first over binned inputs.
 //!
-//! One builder serves forests and boosting. Each row carries one or more gradients and a weight;
-//! the gain of a split is the growth of Σ (Σ gradient)² / (Σ weight + λ). With one-hot classes as
-//! gradients that is Gini, with a target it is variance, with gradient and hessian it is Newton
-//! boosting.
+//! One builder serves forests and boosting. A row carries a gradient and a weight, or a class;
+//! the gain of a split is the growth of Σ (Σ gradient)² / (Σ weight + λ), where a class counts as
+//! one gradient of 1 out of many. With classes that is Gini, with a target as gradient it is
+//! variance, with gradient and hessian it is Newton boosting.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -168,12 +168,51 @@ pub(crate) struct Growth {
     pub(crate) tried: usize,
 }
 
-/// What each row says: `outputs` gradients, and a weight.
-pub(crate) struct Signal<'a> {
-    pub(crate) outputs: usize,
-    /// Row after row.
-    pub(crate) gradients: &'a [f64],
-    pub(crate) weights: &'a [f64],
+/// What each row says.
+pub(crate) enum Signal<'a> {
+    /// A gradient and a weight.
+    Newton {
+        gradients: &'a [f64],
+        weights: &'a [f64],
+    },
+    /// A class below the count.
+    Classes { of: &'a [u32], count: usize },
+}
+
+impl Signal<'_> {
+    /// Numbers that a set of rows is summed up in: gradient and weight, or a count per class.
+    fn stride(&self) -> usize {
+        match self {
+            Self::Newton { .. } => 2,
+            Self::Classes { count, .. } => *count,
+        }
+    }
+
+    /// What the sums are worth: higher is purer.
+    fn score(&self, sums: &[f64], rows: f64, lambda: f64) -> f64 {
+        match self {
+            Self::Newton { .. } if sums[1] + lambda > 0.0 => sums[0] * sums[0] / (sums[1] + lambda),
+            Self::Classes { .. } if rows > 0.0 => {
+                sums.iter().map(|sum| sum * sum).sum::<f64>() / rows
+            }
+            _ => 0.0,
+        }
+    }
+
+    fn total(&self, rows: &[u32], out: &mut [f64]) {
+        out.fill(0.0);
+        match self {
+            Self::Newton { gradients, weights } => {
+                for &row in rows {
+                    out[0] += gradients[row as usize];
+                    out[1] += weights[row as usize];
+                }
+            }
+            Self::Classes { of, .. } => rows
+                .iter()
+                .for_each(|&row| out[of[row as usize] as usize] += 1.0),
+        }
+    }
 }
 
 struct Split {
@@ -208,30 +247,26 @@ impl Ord for Split {
     }
 }
 
-/// Working memory of the search for a split.
-struct Scratch {
+/// The growing of one tree, with its working memory.
+struct Grower<'a> {
+    binned: &'a Binned,
+    signal: &'a Signal<'a>,
+    growth: &'a Growth,
+    /// Per bin the sums of its rows. Between two inputs, all zero.
     sums: Vec<f64>,
-    counts: Vec<u32>,
-    /// The bins that are not empty. Between two inputs, all of them are.
+    counts: [u32; MAX_BINS + 1],
+    /// The bins that are not empty, in order.
     filled: Vec<u8>,
-    left: Vec<f64>,
+    /// The gradients and weights of a node's rows, next to each other.
+    pairs: Vec<[f64; 2]>,
     total: Vec<f64>,
+    left: Vec<f64>,
+    right: Vec<f64>,
     features: Vec<usize>,
 }
 
-impl Scratch {
-    fn clear(&mut self, stride: usize) {
-        for &bin in &self.filled {
-            let bin = bin as usize;
-            self.counts[bin] = 0;
-            self.sums[bin * stride..(bin + 1) * stride].fill(0.0);
-        }
-        self.filled.clear();
-    }
-}
-
 /// Grows a tree over the rows listed in `members` (which is reordered; a row may stand more than
-/// once). `leaf` writes the values of a leaf from its summed gradients and weight.
+/// once). `leaf` writes the values of a leaf from its sums and its number of rows.
 pub(crate) fn grow(
     binned: &Binned,
     signal: &Signal<'_>,
@@ -241,13 +276,18 @@ pub(crate) fn grow(
     deadline: Deadline,
     leaf: impl Fn(&[f64], f64) -> Vec<f32>,
 ) -> Result<Tree, OutOfTime> {
-    let stride = signal.outputs + 1;
-    let mut scratch = Scratch {
+    let stride = signal.stride();
+    let mut grower = Grower {
+        binned,
+        signal,
+        growth,
         sums: vec![0.0; (MAX_BINS + 1) * stride],
-        counts: vec![0; MAX_BINS + 1],
+        counts: [0; MAX_BINS + 1],
         filled: Vec::with_capacity(MAX_BINS + 1),
-        left: vec![0.0; stride],
+        pairs: Vec::new(),
         total: vec![0.0; stride],
+        left: vec![0.0; stride],
+        right: vec![0.0; stride],
         features: (0..binned.edges.len()).collect(),
     };
     let mut tree = Tree {
@@ -259,17 +299,7 @@ pub(crate) fn grow(
     };
     let mut spans = vec![(0, members.len())];
     let mut queue = BinaryHeap::new();
-    queue.extend(best_split(
-        binned,
-        signal,
-        members,
-        (0, members.len()),
-        0,
-        0,
-        growth,
-        random,
-        &mut scratch,
-    ));
+    queue.extend(grower.best_split(members, (0, members.len()), 0, 0, random));
     let mut leaves = 1;
     while leaves < growth.leaves {
         let Some(split) = queue.pop() else { break };
@@ -296,18 +326,8 @@ pub(crate) fn grow(
             tree.right.push(0);
             spans.push(span);
             let depth = split.depth + 1;
-            if depth < growth.depth {
-                queue.extend(best_split(
-                    binned,
-                    signal,
-                    members,
-                    span,
-                    node,
-                    depth,
-                    growth,
-                    random,
-                    &mut scratch,
-                ));
+            if depth < growth.depth && leaves + 1 < growth.leaves {
+                queue.extend(grower.best_split(members, span, node, depth, random));
             }
         }
         leaves += 1;
@@ -315,13 +335,8 @@ pub(crate) fn grow(
     let mut count = 0;
     for (node, &(from, to)) in spans.iter().enumerate() {
         if tree.feature[node] < 0 {
-            let total = &mut scratch.total;
-            total.fill(0.0);
-            for &member in &members[from..to] {
-                add(total, signal, member as usize);
-            }
-            tree.values
-                .extend(leaf(&total[..signal.outputs], total[signal.outputs]));
+            signal.total(&members[from..to], &mut grower.total);
+            tree.values.extend(leaf(&grower.total, (to - from) as f64));
             tree.left[node] = count;
             count += 1;
         }
@@ -329,121 +344,145 @@ pub(crate) fn grow(
     Ok(tree)
 }
 
-fn add(target: &mut [f64], signal: &Signal<'_>, row: usize) {
-    let gradients = &signal.gradients[row * signal.outputs..(row + 1) * signal.outputs];
-    for (sum, gradient) in target.iter_mut().zip(gradients) {
-        *sum += gradient;
-    }
-    target[signal.outputs] += signal.weights[row];
-}
-
-fn score(sums: &[f64], lambda: f64) -> f64 {
-    let (weight, gradients) = (sums[sums.len() - 1], &sums[..sums.len() - 1]);
-    if weight + lambda <= 0.0 {
-        return 0.0;
-    }
-    gradients.iter().map(|sum| sum * sum).sum::<f64>() / (weight + lambda)
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the inner loop of growing, called in two places"
-)]
-fn best_split(
-    binned: &Binned,
-    signal: &Signal<'_>,
-    members: &[u32],
-    (from, to): (usize, usize),
-    node: usize,
-    depth: usize,
-    growth: &Growth,
-    random: &mut Random,
-    scratch: &mut Scratch,
-) -> Option<Split> {
-    let rows = &members[from..to];
-    if rows.len() < 2 * growth.leaf_rows.max(1) {
-        return None;
-    }
-    let stride = signal.outputs + 1;
-    scratch.total.fill(0.0);
-    for &row in rows {
-        add(&mut scratch.total, signal, row as usize);
-    }
-    let whole = score(&scratch.total, growth.lambda);
-    let mut best: Option<Split> = None;
-    let columns = scratch.features.len();
-    // Draws inputs without replacement; those that cannot split do not count as tried.
-    let (mut tried, mut drawn) = (0, 0);
-    while drawn < columns && tried < growth.tried {
-        if growth.tried < columns {
-            let other = drawn + random.below(columns - drawn);
-            scratch.features.swap(drawn, other);
-        }
-        let feature = scratch.features[drawn];
-        drawn += 1;
-        let bins = binned.edges[feature].len() + 1;
-        if bins < 2 {
-            continue;
-        }
-        let column = binned.column(feature);
-        for &row in rows {
-            let bin = column[row as usize] as usize;
-            if scratch.counts[bin] == 0 {
-                scratch.filled.push(bin as u8);
+impl Grower<'_> {
+    /// Sums up the rows of a node by the bins of an input.
+    fn fill(&mut self, column: &[u8], rows: &[u32], bins: usize) {
+        let few = rows.len() < bins;
+        if few {
+            // Only the bins that some row is in are looked at.
+            for &row in rows {
+                let bin = column[row as usize];
+                if self.counts[bin as usize] == 0 {
+                    self.filled.push(bin);
+                }
+                self.counts[bin as usize] += 1;
             }
-            scratch.counts[bin] += 1;
-            add(&mut scratch.sums[bin * stride..(bin + 1) * stride], signal, row as usize);
-        }
-        // Small nodes fill few bins: only those are looked at, in order.
-        scratch.filled.sort_unstable();
-        if scratch.filled.len() < 2 {
-            scratch.clear(stride);
-            continue;
-        }
-        tried += 1;
-        scratch.left.fill(0.0);
-        let mut count = 0;
-        for at in 0..scratch.filled.len() - 1 {
-            let bin = scratch.filled[at] as usize;
-            count += scratch.counts[bin] as usize;
-            for (sum, value) in scratch
-                .left
-                .iter_mut()
-                .zip(&scratch.sums[bin * stride..(bin + 1) * stride])
-            {
-                *sum += value;
+            self.filled.sort_unstable();
+        } else {
+            for &row in rows {
+                self.counts[column[row as usize] as usize] += 1;
             }
-            if count < growth.leaf_rows || rows.len() - count < growth.leaf_rows {
+            self.filled.extend(
+                (0..bins)
+                    .filter(|&bin| self.counts[bin] > 0)
+                    .map(|bin| bin as u8),
+            );
+        }
+        if self.filled.len() < 2 {
+            return;
+        }
+        match self.signal {
+            Signal::Newton { .. } => {
+                for (&row, pair) in rows.iter().zip(&self.pairs) {
+                    let at = column[row as usize] as usize * 2;
+                    let slot = &mut self.sums[at..at + 2];
+                    slot[0] += pair[0];
+                    slot[1] += pair[1];
+                }
+            }
+            Signal::Classes { of, count } => {
+                for &row in rows {
+                    self.sums[column[row as usize] as usize * count + of[row as usize] as usize] +=
+                        1.0;
+                }
+            }
+        }
+    }
+
+    /// Makes the sums zero again.
+    fn clear(&mut self) {
+        let stride = self.total.len();
+        for &bin in &self.filled {
+            let bin = bin as usize;
+            self.counts[bin] = 0;
+            self.sums[bin * stride..(bin + 1) * stride].fill(0.0);
+        }
+        self.filled.clear();
+    }
+
+    fn best_split(
+        &mut self,
+        members: &[u32],
+        (from, to): (usize, usize),
+        node: usize,
+        depth: usize,
+        random: &mut Random,
+    ) -> Option<Split> {
+        let (binned, signal, growth) = (self.binned, self.signal, self.growth);
+        let rows = &members[from..to];
+        if rows.len() < 2 * growth.leaf_rows.max(1) {
+            return None;
+        }
+        signal.total(rows, &mut self.total);
+        if let Signal::Newton { gradients, weights } = signal {
+            self.pairs.clear();
+            self.pairs.extend(
+                rows.iter()
+                    .map(|&row| [gradients[row as usize], weights[row as usize]]),
+            );
+        }
+        let stride = self.total.len();
+        let whole = signal.score(&self.total, rows.len() as f64, growth.lambda);
+        let mut best: Option<Split> = None;
+        let columns = self.features.len();
+        // Draws inputs without replacement; those that cannot split do not count as tried.
+        let (mut tried, mut drawn) = (0, 0);
+        while drawn < columns && tried < growth.tried {
+            if growth.tried < columns {
+                let other = drawn + random.below(columns - drawn);
+                self.features.swap(drawn, other);
+            }
+            let feature = self.features[drawn];
+            drawn += 1;
+            let bins = binned.edges[feature].len() + 1;
+            if bins < 2 {
                 continue;
             }
-            let right_weight = scratch.total[signal.outputs] - scratch.left[signal.outputs];
-            let right: f64 = if right_weight + growth.lambda > 0.0 {
-                scratch.total[..signal.outputs]
-                    .iter()
-                    .zip(&scratch.left)
-                    .map(|(total, left)| (total - left) * (total - left))
-                    .sum::<f64>()
-                    / (right_weight + growth.lambda)
-            } else {
-                0.0
-            };
-            let gain = score(&scratch.left, growth.lambda) + right - whole;
-            let least = best
-                .as_ref()
-                .map_or(1e-10 * whole.abs().max(1e-12), |best| best.gain);
-            if gain > least {
-                best = Some(Split {
-                    gain,
-                    feature,
-                    bin: bin as u8,
-                    node,
-                    depth,
-                    from,
-                    to,
-                });
+            self.fill(binned.column(feature), rows, bins);
+            if self.filled.len() < 2 {
+                self.clear();
+                continue;
             }
+            tried += 1;
+            self.left.fill(0.0);
+            let mut count = 0;
+            for at in 0..self.filled.len() - 1 {
+                let bin = self.filled[at] as usize;
+                count += self.counts[bin] as usize;
+                for (sum, value) in self
+                    .left
+                    .iter_mut()
+                    .zip(&self.sums[bin * stride..(bin + 1) * stride])
+                {
+                    *sum += value;
+                }
+                if count < growth.leaf_rows || rows.len() - count < growth.leaf_rows {
+                    continue;
+                }
+                for ((right, total), left) in self.right.iter_mut().zip(&self.total).zip(&self.left)
+                {
+                    *right = total - left;
+                }
+                let gain = signal.score(&self.left, count as f64, growth.lambda)
+                    + signal.score(&self.right, (rows.len() - count) as f64, growth.lambda)
+                    - whole;
+                let least = best
+                    .as_ref()
+                    .map_or(1e-10 * whole.abs().max(1e-12), |best| best.gain);
+                if gain > least {
+                    best = Some(Split {
+                        gain,
+                        feature,
+                        bin: bin as u8,
+                        node,
+                        depth,
+                        from,
+                        to,
+                    });
+                }
+            }
+            self.clear();
         }
-        scratch.clear(stride);
+        best
     }
-    best
 }

@@ -2,6 +2,7 @@
 //! that changes the rows and appends the event.
 
 mod bytes;
+mod queries;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use ondol_store::blobs::Blobs;
 use ondol_store::events::NewEvent;
 use ondol_store::{Store, Tx};
 use ondol_types::event::{
-    EventType, MODEL_VERSION_CREATED, MODEL_VERSION_PROMOTED, MODEL_VERSION_REFUSED, ModelVersionEvent,
+    EventType, MODEL_VERSION_CREATED, MODEL_VERSION_PROMOTED, MODEL_VERSION_REFUSED,
+    ModelVersionEvent,
 };
 use ondol_types::{CrashPoints, ModelName, ProjectName};
 
 use crate::error::{MlError, MlResult};
 use crate::gate::{Decision, GateInput, Metrics, decide};
-use crate::model::{Model, ModelEntry, ModelVersion, NewVersion, Promotion, VersionState, digest_of};
+use crate::model::{ModelVersion, NewVersion, VersionState, digest_of};
 use crate::store::{self, Stored};
 
 /// Ceilings and retention of models.
@@ -34,12 +36,14 @@ pub struct ModelsConfig {
 
 impl Default for ModelsConfig {
     fn default() -> Self {
-        Self { max_files: 10_000, max_bytes: 20 << 30, keep_versions: 50 }
+        Self {
+            max_files: 10_000,
+            max_bytes: 20 << 30,
+            keep_versions: 50,
+        }
     }
 }
 
-/// Most entries of one page of a list.
-const MAX_PAGE: u32 = 1_000;
 /// Longest reason that a person may give, in characters.
 const MAX_REASON: usize = 500;
 /// Longest metric and parameter texts together, in bytes.
@@ -65,8 +69,18 @@ pub struct Judgement {
 
 impl Models {
     /// The models in a store.
-    pub fn new(store: Store, blobs: Blobs, crash: Arc<dyn CrashPoints>, config: ModelsConfig) -> Self {
-        Self { store, blobs, crash, config }
+    pub fn new(
+        store: Store,
+        blobs: Blobs,
+        crash: Arc<dyn CrashPoints>,
+        config: ModelsConfig,
+    ) -> Self {
+        Self {
+            store,
+            blobs,
+            crash,
+            config,
+        }
     }
 
     /// Registers the files below `dir` as the next version of a model, as a candidate. When the
@@ -77,17 +91,31 @@ impl Models {
     /// folders, [`MlError::TooLarge`] over a ceiling.
     pub async fn register(&self, ctx: &Ctx, new: NewVersion, dir: &Path) -> MlResult<ModelVersion> {
         ctx.require(Action::Push, &new.project)?;
-        let description = new.metrics.keys().map(|name| name.len() + 32).sum::<usize>()
-            + new.params.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
+        let description = new
+            .metrics
+            .keys()
+            .map(|name| name.len() + 32)
+            .sum::<usize>()
+            + new
+                .params
+                .iter()
+                .map(|(name, value)| name.len() + value.len() + 8)
+                .sum::<usize>();
         if description > MAX_DESCRIPTION {
             let what = "metrics and parameters of a model in bytes".to_owned();
-            return Err(MlError::TooLarge { what, actual: description as u64, limit: MAX_DESCRIPTION as u64 });
+            return Err(MlError::TooLarge {
+                what,
+                actual: description as u64,
+                limit: MAX_DESCRIPTION as u64,
+            });
         }
         if let Some(run) = new.lineage.run {
             let (project, model) = (new.project.clone(), new.model.clone());
             let before = self
                 .store
-                .read(|tx| Box::pin(async move { store::find_by_run(tx, &project, &model, run).await }))
+                .read(|tx| {
+                    Box::pin(async move { store::find_by_run(tx, &project, &model, run).await })
+                })
                 .await?;
             if let Some(before) = before {
                 return Ok(before.version);
@@ -108,12 +136,21 @@ impl Models {
             .write(|tx| {
                 Box::pin(async move {
                     if let Some(run) = new.lineage.run
-                        && let Some(before) = store::find_by_run(tx, &new.project, &new.model, run).await?
+                        && let Some(before) =
+                            store::find_by_run(tx, &new.project, &new.model, run).await?
                     {
                         return Ok(before.version);
                     }
                     let version = store::insert_version(tx, new, digest, files, author).await?;
-                    append(tx, MODEL_VERSION_CREATED, &version, None, new.chain.clone(), author).await?;
+                    append(
+                        tx,
+                        MODEL_VERSION_CREATED,
+                        &version,
+                        None,
+                        new.chain.clone(),
+                        author,
+                    )
+                    .await?;
                     Ok::<_, MlError>(version)
                 })
             })
@@ -143,7 +180,10 @@ impl Models {
             .store
             .write(|tx| {
                 Box::pin(async move {
-                    let Stored { version: candidate, chain } = store::find_version(tx, project, model, version).await?;
+                    let Stored {
+                        version: candidate,
+                        chain,
+                    } = store::find_version(tx, project, model, version).await?;
                     if candidate.state != VersionState::Candidate {
                         return Ok(candidate);
                     }
@@ -152,13 +192,18 @@ impl Models {
                         // Two runs at once: the older one must not undo the newer.
                         Some(champion) if champion.version > candidate.version => Decision {
                             accepted: false,
-                            reason: format!("version {} became champion before this one was judged", champion.version),
+                            reason: format!(
+                                "version {} became champion before this one was judged",
+                                champion.version
+                            ),
                         },
                         champion => decide(
                             judgement.accept.as_ref(),
                             &GateInput {
                                 candidate: &candidate.metrics,
-                                champion: champion.as_ref().map(|champion| (champion.version, &champion.metrics)),
+                                champion: champion
+                                    .as_ref()
+                                    .map(|champion| (champion.version, &champion.metrics)),
                                 champion_on_new_data: judgement.champion_on_new_data.as_ref(),
                                 primary: candidate.primary_metric.as_deref(),
                             },
@@ -172,7 +217,11 @@ impl Models {
                         MODEL_VERSION_REFUSED
                     };
                     append(tx, event, &candidate, Some(reason), chain, actor).await?;
-                    Ok::<_, MlError>(store::find_version(tx, project, model, version).await?.version)
+                    Ok::<_, MlError>(
+                        store::find_version(tx, project, model, version)
+                            .await?
+                            .version,
+                    )
                 })
             })
             .await?;
@@ -197,7 +246,8 @@ impl Models {
     ) -> MlResult<ModelVersion> {
         ctx.require(Action::Deploy, project)?;
         let reason = spoken("promoted", ctx, reason)?;
-        self.make_champion(ctx, project, model, Some(version), &reason).await
+        self.make_champion(ctx, project, model, Some(version), &reason)
+            .await
     }
 
     /// Makes the champion before the current one champion again, or the version `to`.
@@ -233,150 +283,85 @@ impl Models {
                         Some(version) => version,
                         None => previous_champion(tx, project, model).await?,
                     };
-                    let Stored { version, chain } = store::find_version(tx, project, model, to).await?;
+                    let Stored { version, chain } =
+                        store::find_version(tx, project, model, to).await?;
                     if version.state == VersionState::Champion {
                         return Ok(version);
                     }
                     store::promote(tx, &version, actor, reason).await?;
-                    append(tx, MODEL_VERSION_PROMOTED, &version, Some(reason.to_owned()), chain, actor).await?;
+                    append(
+                        tx,
+                        MODEL_VERSION_PROMOTED,
+                        &version,
+                        Some(reason.to_owned()),
+                        chain,
+                        actor,
+                    )
+                    .await?;
                     Ok::<_, MlError>(store::find_version(tx, project, model, to).await?.version)
                 })
             })
             .await
     }
-
-    /// The champion of a model, if it has one.
-    ///
-    /// # Errors
-    /// When the permission is missing.
-    pub async fn champion(&self, ctx: &Ctx, project: &ProjectName, model: &ModelName) -> MlResult<Option<ModelVersion>> {
-        ctx.require(Action::Read, project)?;
-        self.store.read(|tx| Box::pin(async move { champion_of(tx, project, model).await })).await
-    }
-
-    /// One version.
-    ///
-    /// # Errors
-    /// [`MlError::NotFound`].
-    pub async fn version(&self, ctx: &Ctx, project: &ProjectName, model: &ModelName, version: i64) -> MlResult<ModelVersion> {
-        ctx.require(Action::Read, project)?;
-        self.store
-            .read(|tx| Box::pin(async move { Ok(store::find_version(tx, project, model, version).await?.version) }))
-            .await
-    }
-
-    /// The version that a run registered, if it did.
-    ///
-    /// # Errors
-    /// When the permission is missing.
-    pub async fn version_of_run(
-        &self,
-        ctx: &Ctx,
-        project: &ProjectName,
-        model: &ModelName,
-        run: ondol_types::RunId,
-    ) -> MlResult<Option<ModelVersion>> {
-        ctx.require(Action::Read, project)?;
-        let found =
-            self.store.read(|tx| Box::pin(async move { store::find_by_run(tx, project, model, run).await })).await?;
-        Ok(found.map(|stored| stored.version))
-    }
-
-    /// The files of a version, by path.
-    ///
-    /// # Errors
-    /// [`MlError::NotFound`].
-    pub async fn files(&self, ctx: &Ctx, project: &ProjectName, model: &ModelName, version: i64) -> MlResult<Vec<ModelEntry>> {
-        ctx.require(Action::Read, project)?;
-        self.store
-            .read(|tx| {
-                Box::pin(async move {
-                    store::find_version(tx, project, model, version).await?;
-                    store::files(tx, project, model, version).await
-                })
-            })
-            .await
-    }
-
-    /// One model.
-    ///
-    /// # Errors
-    /// [`MlError::NotFound`].
-    pub async fn model(&self, ctx: &Ctx, project: &ProjectName, name: &ModelName) -> MlResult<Model> {
-        ctx.require(Action::Read, project)?;
-        let found = self.store.read(|tx| Box::pin(async move { store::find_model(tx, project, name).await })).await?;
-        found.ok_or_else(|| MlError::NotFound(format!("model `{name}` in project `{project}`")))
-    }
-
-    /// The models of a project whose names come behind `after`, by name.
-    ///
-    /// # Errors
-    /// When the permission is missing.
-    pub async fn models(&self, ctx: &Ctx, project: &ProjectName, after: &str, limit: u32) -> MlResult<Vec<Model>> {
-        ctx.require(Action::Read, project)?;
-        let limit = limit.clamp(1, MAX_PAGE);
-        self.store.read(|tx| Box::pin(async move { store::list_models(tx, project, after, limit).await })).await
-    }
-
-    /// The versions of a model below `before` (`i64::MAX` begins at the newest), newest first.
-    ///
-    /// # Errors
-    /// When the permission is missing.
-    pub async fn versions(
-        &self,
-        ctx: &Ctx,
-        project: &ProjectName,
-        model: &ModelName,
-        before: i64,
-        limit: u32,
-    ) -> MlResult<Vec<ModelVersion>> {
-        ctx.require(Action::Read, project)?;
-        let limit = limit.clamp(1, MAX_PAGE);
-        self.store.read(|tx| Box::pin(async move { store::list_versions(tx, project, model, before, limit).await })).await
-    }
-
-    /// The changes of the champion, newest first.
-    ///
-    /// # Errors
-    /// When the permission is missing.
-    pub async fn promotions(&self, ctx: &Ctx, project: &ProjectName, model: &ModelName, limit: u32) -> MlResult<Vec<Promotion>> {
-        ctx.require(Action::Read, project)?;
-        let limit = limit.clamp(1, MAX_PAGE);
-        self.store.read(|tx| Box::pin(async move { store::promotions(tx, project, model, limit).await })).await
-    }
 }
 
 fn spoken(verb: &str, ctx: &Ctx, reason: &str) -> MlResult<String> {
     if reason.chars().count() > MAX_REASON {
-        return Err(MlError::Invalid(format!("the reason has more than {MAX_REASON} characters")));
+        return Err(MlError::Invalid(format!(
+            "the reason has more than {MAX_REASON} characters"
+        )));
     }
     let reason = reason.trim();
     let separator = if reason.is_empty() { "" } else { ": " };
-    Ok(format!("{verb} by {}{separator}{reason}", ctx.principal.name))
+    Ok(format!(
+        "{verb} by {}{separator}{reason}",
+        ctx.principal.name
+    ))
 }
 
-async fn champion_of(tx: &mut Tx<'_>, project: &ProjectName, model: &ModelName) -> MlResult<Option<ModelVersion>> {
-    match store::find_model(tx, project, model).await?.and_then(|model| model.champion) {
-        Some(champion) => Ok(Some(store::find_version(tx, project, model, champion).await?.version)),
+async fn champion_of(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    model: &ModelName,
+) -> MlResult<Option<ModelVersion>> {
+    match store::find_model(tx, project, model)
+        .await?
+        .and_then(|model| model.champion)
+    {
+        Some(champion) => Ok(Some(
+            store::find_version(tx, project, model, champion)
+                .await?
+                .version,
+        )),
         None => Ok(None),
     }
 }
 
 /// The version that was champion before the current one and still exists.
-async fn previous_champion(tx: &mut Tx<'_>, project: &ProjectName, model: &ModelName) -> MlResult<i64> {
+async fn previous_champion(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    model: &ModelName,
+) -> MlResult<i64> {
     let current = store::find_model(tx, project, model)
         .await?
         .ok_or_else(|| MlError::NotFound(format!("model `{model}` in project `{project}`")))?
         .champion;
-    for promotion in store::promotions(tx, project, model, MAX_PAGE).await? {
-        if Some(promotion.version) != current && store::find_version(tx, project, model, promotion.version).await.is_ok() {
+    for promotion in store::promotions(tx, project, model, queries::MAX_PAGE).await? {
+        if Some(promotion.version) != current
+            && store::find_version(tx, project, model, promotion.version)
+                .await
+                .is_ok()
+        {
             return Ok(promotion.version);
         }
     }
-    Err(MlError::Conflict(format!("model `{model}` had no other champion to go back to")))
+    Err(MlError::Conflict(format!(
+        "model `{model}` had no other champion to go back to"
+    )))
 }
 
-async fn append(
+pub(crate) async fn append(
     tx: &mut Tx<'_>,
     event: EventType,
     version: &ModelVersion,
@@ -393,7 +378,10 @@ async fn append(
         reason,
     };
     let subject = format!("{}/{}/{}", version.project, version.model, version.version);
-    let mut event = NewEvent::new(event, subject).content(content).project(&version.project).actor(actor);
+    let mut event = NewEvent::new(event, subject)
+        .content(content)
+        .project(&version.project)
+        .actor(actor);
     if let Some(chain) = chain {
         event = event.chain(chain);
     }
