@@ -26,6 +26,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// A gateway that was killed is back within this.
 const RESTART_WAIT: Duration = Duration::from_secs(5);
 
+const END_WAIT: Duration = Duration::from_secs(2);
+
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// The control plane's end.
@@ -265,6 +267,14 @@ impl GatewayControl {
         self.run_dir.is_held(&format!("gateway-{instance}.lock"))
     }
 
+    /// A gateway that stopped answering is usually just ending: its lock goes a moment later.
+    async fn wait_for_end(&self, instance: &str) {
+        let deadline = Instant::now() + END_WAIT;
+        while self.is_alive(instance) && Instant::now() < deadline {
+            tokio::time::sleep(RETRY_EVERY).await;
+        }
+    }
+
     pub(crate) async fn ask(
         &self,
         instance: &str,
@@ -298,7 +308,11 @@ impl GatewayControl {
             }
         };
         match tokio::time::timeout(ANSWER_WAIT, conversation).await {
-            Ok(reply) => reply?.into_result(),
+            Ok(Ok(reply)) => reply.into_result(),
+            Ok(Err(error)) => {
+                self.wait_for_end(instance).await;
+                Err(error)
+            }
             Err(_) => Err(silent(format!("no answer for {} s", ANSWER_WAIT.as_secs()))),
         }
     }

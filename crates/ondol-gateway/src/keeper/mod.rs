@@ -12,6 +12,7 @@ mod client;
 mod control;
 mod process;
 mod run;
+mod setting;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

@@ -1,14 +1,13 @@
 //! The keeper's loop.
 
 use std::fs::File;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -16,11 +15,12 @@ use super::adopt::{Survivor, find_survivor};
 use super::backoff::Backoff;
 use super::control::{self, KeeperOrder, KeeperReply};
 use super::process;
+use super::setting::{bind_as_before, say, signal, silence_output, watch_signals};
 use super::{ADDRESS, KeeperConfig, KeeperStatus, LOCK, SOCKET};
 use crate::client::GatewayControl;
 use crate::control::RequestBody;
 use crate::error::GatewayError;
-use crate::gateway::{bind, describe};
+use crate::gateway::describe;
 use crate::run_dir::RunDir;
 use crate::server::RetireOrder;
 
@@ -69,12 +69,6 @@ fn refuse(reason: &str) -> ExitCode {
     tracing::error!(reason, "the keeper cannot start");
     say(&format!("error {reason}"));
     ExitCode::FAILURE
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", line.replace('\n', " "));
-    let _ = out.flush();
 }
 
 struct Gateway {
@@ -413,57 +407,5 @@ impl Keeper {
             status.gateway_exe = exe;
             status.uptime_seconds = uptime;
         });
-    }
-}
-
-fn signal(process: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, signal);
-    }
-}
-
-/// Port 0 means any port; after a full stop the one of last time is tried first, so that links and
-/// open pages stay good.
-fn bind_as_before(run_dir: &RunDir, listen: SocketAddr) -> Result<TcpListener, GatewayError> {
-    if listen.port() == 0 {
-        let before = std::fs::read_to_string(run_dir.join(ADDRESS))
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
-        if let Some(before) = before
-            && SocketAddr::ip(&before) == listen.ip()
-            && let Ok(listener) = bind(before)
-        {
-            return Ok(listener);
-        }
-    }
-    bind(listen)
-}
-
-fn watch_signals(events: mpsc::Sender<Event>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let events = events.clone();
-        tokio::spawn(async move {
-            let Ok(mut signals) = signal(kind) else {
-                return;
-            };
-            while signals.recv().await.is_some() {
-                let _ = events.send(Event::Terminate).await;
-            }
-        });
-    }
-    // A closing terminal is not ours to follow.
-    tokio::spawn(async {
-        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-            return;
-        };
-        while hangups.recv().await.is_some() {}
-    });
-}
-
-/// Whoever started us reads one line and may then be gone.
-fn silence_output() {
-    if let Ok(null) = File::options().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(&null);
     }
 }

@@ -2,6 +2,7 @@
 
 mod account;
 mod body;
+mod carry;
 mod forward;
 mod reply;
 mod service;

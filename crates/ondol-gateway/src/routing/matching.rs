@@ -136,7 +136,8 @@ mod tests {
         host: &str,
         path: &str,
     ) -> Option<(usize, &'m str, bool)> {
-        let mut best: Option<((usize, usize, usize), (usize, &str, bool))> = None;
+        type Scored<'m> = ((usize, usize, usize), (usize, &'m str, bool));
+        let mut best: Option<Scored<'m>> = None;
         for (index, (pattern, prefix)) in routes.iter().enumerate() {
             let specificity = match pattern.strip_prefix("*.") {
                 _ if pattern == host => (2, 0),

@@ -628,3 +628,45 @@ async fn the_access_log_says_what_happened() {
         Some(ReleaseId::derived("r1").to_string().as_str())
     );
 }
+
+/// Answers without a body may still say how long it would be.
+#[tokio::test]
+async fn lengths_of_bodies_that_do_not_come_are_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0u8; 4_096];
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    let answer: &[u8] = if buffer[..count].starts_with(b"HEAD") {
+                        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"
+                    } else {
+                        b"HTTP/1.1 304 Not Modified\r\netag: x\r\ncontent-length: 7\r\n\r\n"
+                    };
+                    let _ = stream.write_all(answer).await;
+                }
+            });
+        }
+    });
+    let fixture = Fixture::start();
+    let routes = snapshot(1, &[("r1", 1, &[address])]);
+    fixture.control.apply(&routes).await.unwrap();
+    let mut client = Client::connect(fixture.address).await;
+    for _ in 0..3 {
+        let head = Request::head("/").header("host", "web.localhost");
+        let (status, headers, body) = client
+            .send(head.body(Frames::empty()).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(
+            (status, headers["content-length"].as_bytes(), body.len()),
+            (StatusCode::OK, &b"5"[..], 0)
+        );
+        let (status, headers, body) = client.get("/").await.unwrap();
+        assert_eq!(
+            (status, headers["etag"].as_bytes(), body.len()),
+            (StatusCode::NOT_MODIFIED, &b"x"[..], 0)
+        );
+    }
+}
