@@ -36,14 +36,15 @@ mod service;
 mod store;
 mod workspace;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ondol_background::{Activator, Reconciler};
 use ondol_store::Store;
-use ondol_types::{Clock, CrashPoints, LeaseId, RunId};
+use ondol_types::{Clock, CrashPoints, LeaseId, ProjectName, RunId};
 use ondol_workload::Engine;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -191,7 +192,8 @@ pub(crate) struct Inner {
     pub(crate) following: Activator,
     pub(crate) scheduling: Activator,
     pub(crate) pruning: Activator,
-    pub(crate) stopping: CancellationToken,
+    /// Projects whose caches were used since they were last measured.
+    pub(crate) trim_due: Mutex<BTreeSet<ProjectName>>,
 }
 
 impl Inner {
@@ -242,7 +244,7 @@ impl Pipeline {
             following: Activator::new(),
             scheduling: Activator::new(),
             pruning: Activator::new(),
-            stopping: CancellationToken::new(),
+            trim_due: Mutex::default(),
         }))
     }
 
@@ -288,7 +290,6 @@ impl Pipeline {
 
     /// Ends the tasks of this process. Workloads go on; actions are repeated by the next process.
     pub async fn stop(&self) {
-        self.0.stopping.cancel();
         self.0.tasks.abort().await;
     }
 

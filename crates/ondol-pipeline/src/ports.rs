@@ -135,7 +135,7 @@ pub struct ActionCtx {
     pub outputs: BTreeMap<StepName, Value>,
     /// Lines for people.
     pub log: ActionLog,
-    /// Ends when the run is cancelled or the platform stops.
+    /// Ends when the run is cancelled; the action then has 30 s to end by itself.
     pub cancel: CancellationToken,
     /// When the action must have ended; it is dropped then.
     pub deadline: Timestamp,

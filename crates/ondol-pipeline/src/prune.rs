@@ -67,7 +67,7 @@ impl Reconciler for Pruner {
                 .map_or_else(String::new, ToString::to_string);
             *self.place.lock().unwrap_or_else(PoisonError::into_inner) = next;
         }
-        inner.trim_caches(&projects).await?;
+        inner.trim_caches().await?;
         inner.sweep_workspaces().await?;
         inner
             .counters
@@ -133,9 +133,13 @@ impl Inner {
         Ok(1)
     }
 
-    /// Trims the caches of projects in which nothing is under way.
-    async fn trim_caches(&self, projects: &[ProjectName]) -> Result<(), PipelineError> {
-        for project in projects {
+    /// Trims the caches that runs have used since the last time, once nothing is under way there.
+    async fn trim_caches(&self) -> Result<(), PipelineError> {
+        let due: Vec<ProjectName> = {
+            let mut due = self.trim_due.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *due).into_iter().collect()
+        };
+        for project in &due {
             let idle = self
                 .deps
                 .store
@@ -146,6 +150,7 @@ impl Inner {
                 })
                 .await?;
             if !idle {
+                self.trim_later(project);
                 continue;
             }
             let (caches, most) = (
@@ -158,6 +163,12 @@ impl Inner {
                 .fetch_add(freed, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The caches of a project have been used.
+    pub(crate) fn trim_later(&self, project: &ProjectName) {
+        let mut due = self.trim_due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.insert(project.clone());
     }
 
     /// Removes workspaces whose run is gone, or has finished and was cleaned.

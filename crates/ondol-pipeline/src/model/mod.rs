@@ -23,6 +23,22 @@ pub struct IllegalTransition {
     pub to: String,
 }
 
+/// The most bytes that a reason may have; events and lists carry it.
+const MAX_REASON_BYTES: usize = 4_000;
+
+/// A reason cut to what is kept of it.
+pub(crate) fn shortened(mut reason: String) -> String {
+    if reason.len() > MAX_REASON_BYTES {
+        let mut end = MAX_REASON_BYTES;
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        reason.push('…');
+    }
+    reason
+}
+
 /// An enum with one word per variant: the same in the database, in JSON and in OpenAPI.
 macro_rules! word_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {

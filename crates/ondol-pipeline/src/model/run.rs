@@ -4,7 +4,7 @@ use ondol_types::{CommitId, DatasetName, Digest, ProjectName, RefName, RunId, Ti
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{IllegalTransition, word_enum};
+use super::{IllegalTransition, shortened, word_enum};
 
 word_enum! {
     /// Where a run is in its life.
@@ -250,14 +250,14 @@ impl Run {
         }
         self.state = RunState::Finished;
         self.outcome = Some(outcome);
-        self.reason = reason;
+        self.reason = reason.map(shortened);
         self.finished_at = Some(now);
         Ok(())
     }
 
     /// Adds a note once; the list is bounded.
     pub fn note(&mut self, note: impl Into<String>) {
-        let note = note.into();
+        let note = shortened(note.into());
         if self.notes.len() < MAX_NOTES && !self.notes.contains(&note) {
             self.notes.push(note);
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{IllegalTransition, word_enum};
+use super::{IllegalTransition, shortened, word_enum};
 
 /// The version of [`Definition`] that this build writes.
 pub const DEFINITION_VERSION: u32 = 1;
@@ -394,7 +394,7 @@ impl Step {
         self.state = StepState::Pending;
         self.not_before = Some(not_before);
         self.faults += u32::from(fault);
-        self.reason = Some(reason);
+        self.reason = Some(shortened(reason));
         self.holder = None;
         self.lease_until = None;
         Ok(())
@@ -423,7 +423,7 @@ impl Step {
         self.state = StepState::Finished;
         self.outcome = Some(conclusion.outcome);
         self.exit_code = conclusion.exit_code;
-        self.reason = conclusion.reason;
+        self.reason = conclusion.reason.map(shortened);
         self.outputs = conclusion.outputs;
         self.finished_at = Some(now);
         self.not_before = None;

@@ -31,6 +31,9 @@ const MAX_FAULTS: u32 = 4;
 /// does not do so for ever.
 const MAX_TAKES: i64 = 50;
 
+/// The most bytes that the outputs of a step may have as JSON.
+const MAX_OUTPUT_BYTES: usize = 256 << 10;
+
 impl Inner {
     /// Takes an action step for this process and sets its action going.
     pub(super) async fn take_and_act(self: &Arc<Self>, id: &StepId) -> Result<u64, PipelineError> {
@@ -269,6 +272,14 @@ pub(super) enum Ending {
 
 pub(super) fn ending(step: &Step, result: Bounded<ActionOutcome>) -> Ending {
     let finish = |outcome, reason: String| Ending::Finish(Conclusion::because(outcome, reason));
+    if let Bounded::Done(Ok(
+        ActionOutcome::Success(outputs) | ActionOutcome::Refused { outputs, .. },
+    )) = &result
+        && outputs.to_string().len() > MAX_OUTPUT_BYTES
+    {
+        let reason = format!("its outputs are larger than {} KiB", MAX_OUTPUT_BYTES >> 10);
+        return finish(StepOutcome::Error, reason);
+    }
     match result {
         Bounded::Done(Ok(ActionOutcome::Success(outputs))) => Ending::Finish(Conclusion {
             outputs: (!outputs.is_null()).then_some(outputs),

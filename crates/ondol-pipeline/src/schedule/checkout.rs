@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ondol_types::{CommitId, Problem, RunId};
+use ondol_types::{CommitId, ErrorKind, Problem, RunId};
 
 use super::act::{Bounded, Ending, apply, ending, holds, say};
 use super::launch::blocking;
@@ -56,6 +56,18 @@ impl Inner {
         self.reached("pipeline.checkout.after-source");
         let source = self.workspace(&run.id).source();
         let resolved = self.deps.specs.resolve(&run.project, &source).await?;
+        let size = store::json(&resolved.spec).len() + store::json(&resolved.explain).len();
+        if size > MAX_SPEC_BYTES {
+            let text = format!(
+                "the specification has {size} bytes with every default, more than {} MiB",
+                MAX_SPEC_BYTES >> 20
+            );
+            return Err(Problem::new(
+                ErrorKind::TooLarge,
+                "pipeline.spec.too-large",
+                text,
+            ));
+        }
         let training = match &resolved.spec.train {
             Some(train) => {
                 self.deps
@@ -170,12 +182,6 @@ impl Inner {
     async fn record_graph(&self, held: &Step, code: &Code) -> Result<Option<RunId>, PipelineError> {
         let spec = store::json(&code.resolved.spec);
         let explain = store::json(&code.resolved.explain);
-        if spec.len() + explain.len() > MAX_SPEC_BYTES {
-            return Err(PipelineError::Graph(format!(
-                "the specification is larger than {} MiB",
-                MAX_SPEC_BYTES >> 20
-            )));
-        }
         let (spec, explain) = (&spec, &explain);
         self.deps
             .store

@@ -165,6 +165,7 @@ impl Inner {
                 Box::pin(async move { Ok(store::mark_clean(tx, id).await?) })
             })
             .await?;
+        self.trim_later(&run.project);
         self.reached("pipeline.run.after-clean");
         Ok(())
     }

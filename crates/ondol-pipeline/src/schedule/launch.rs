@@ -17,6 +17,9 @@ use crate::{Inner, events};
 /// How often a start that the platform could not carry out is tried again.
 const START_TRIES: u32 = 5;
 
+/// How long copying the checkout and starting the workload may take.
+const START_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
 /// What an error of the platform or of the user's making means for a step.
 pub(super) enum Meaning {
     /// Later is fine.
@@ -53,9 +56,15 @@ impl Inner {
         let Some(work) = step.definition.as_command() else {
             return;
         };
-        let problem = match self.try_launch(run, step, work).await {
-            Ok(()) => return,
-            Err(problem) => problem,
+        let starting = tokio::time::timeout(START_TIMEOUT, self.try_launch(run, step, work));
+        let problem = match starting.await {
+            Ok(Ok(())) => return,
+            Ok(Err(problem)) => problem,
+            Err(_) => Problem::new(
+                ErrorKind::Timeout,
+                "pipeline.step.start",
+                format!("it was not started within {} s", START_TIMEOUT.as_secs()),
+            ),
         };
         if self.was_started(step).await {
             // It runs after all; the next tick finds it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use ondol_pipeline::CRASH_POINTS;
 use ondol_pipeline::model::{RunOutcome, RunState};
 use ondol_types::{CrashPoints, NoCrash};
@@ -49,6 +50,12 @@ impl CrashPoints for DieAt {
 /// Turns the loops of a process until it dies or the run has finished; true when it died.
 async fn live(world: &World, crash: &DieAt) -> bool {
     let began = std::time::Instant::now();
+    // The last point lies behind everything that can be seen from here.
+    let mut patience = if crash.point == "pipeline.run.after-clean" {
+        100
+    } else {
+        1
+    };
     loop {
         assert!(
             began.elapsed() < Duration::from_secs(60),
@@ -71,7 +78,10 @@ async fn live(world: &World, crash: &DieAt) -> bool {
                 .first()
                 .is_some_and(|run| run.state == RunState::Finished)
         {
-            return false;
+            patience -= 1;
+            if patience == 0 {
+                return false;
+            }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -116,34 +126,39 @@ async fn check(world: &World, crash: &DieAt) {
     assert_eq!(ended.len(), detail.steps.len(), "{place}");
 }
 
+/// Dies at the nth passing of a point, on both databases; tells how often it really died.
+async fn die_at(point: &'static str, pass: u32) -> u32 {
+    let mut died = 0;
+    for mut world in worlds().await {
+        prepare(&world).await;
+        let crash = DieAt::new(point, pass);
+        world.restart(crash.clone()).await;
+        if live(&world, &crash).await {
+            died += 1;
+            world.restart(Arc::new(NoCrash)).await;
+            assert!(!live(&world, &DieAt::new("", 0)).await);
+        }
+        check(&world, &crash).await;
+        world.pipeline.stop().await;
+    }
+    died
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_reaches_its_end_however_often_and_wherever_the_process_dies() {
-    let mut reached = Vec::new();
-    for point in CRASH_POINTS
+    let points = CRASH_POINTS
         .iter()
-        .filter(|point| !point.starts_with("pipeline.prune"))
-    {
-        for pass in [1, 2, 4] {
-            for mut world in worlds().await {
-                prepare(&world).await;
-                let crash = DieAt::new(point, pass);
-                world.restart(crash.clone()).await;
-                if live(&world, &crash).await {
-                    reached.push(*point);
-                    world.restart(Arc::new(NoCrash)).await;
-                    let whole = DieAt::new("", 0);
-                    assert!(!live(&world, &whole).await);
-                }
-                check(&world, &crash).await;
-                world.pipeline.stop().await;
-            }
-        }
-    }
-    for point in CRASH_POINTS
-        .iter()
-        .filter(|point| !point.starts_with("pipeline.prune"))
-    {
-        assert!(reached.contains(point), "`{point}` was never reached");
+        .filter(|point| !point.starts_with("pipeline.prune"));
+    let cases: Vec<_> = points
+        .flat_map(|point| [1, 3].map(|pass| (*point, pass)))
+        .collect();
+    let deaths: Vec<_> = stream::iter(cases)
+        .map(|(point, pass)| async move { (point, pass, die_at(point, pass).await) })
+        .buffer_unordered(4)
+        .collect()
+        .await;
+    for (point, pass, died) in deaths {
+        assert!(pass > 1 || died > 0, "`{point}` was never reached");
     }
 }
 

@@ -490,3 +490,41 @@ async fn the_loops_wake_each_other_without_their_timers() {
         world.pipeline.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_waits_is_told_to_stop_and_takes_no_place() {
+    for mut world in worlds().await {
+        world.reconfigure(|config| config.max_steps = 1).await;
+        world.spec('a', service("true"));
+        world.outside.lock().unwrap().waits.insert("deploy");
+        world.push('a').await;
+        let acted = async || {
+            world
+                .outside
+                .lock()
+                .unwrap()
+                .acted
+                .contains(&"deploy".to_owned())
+        };
+        world.until("deploy waits", acted).await;
+        world.outside.lock().unwrap().waits.clear();
+        world.push_to("shop", "main", Some('a')).await;
+        let shop = async || {
+            let runs = world.runs().await;
+            runs.get(1)
+                .is_some_and(|run| run.outcome == Some(RunOutcome::Success))
+        };
+        world.until("another project goes on", shop).await;
+        let waiting = world.runs().await[0].clone();
+        assert_eq!(waiting.state, RunState::Running);
+        world
+            .pipeline
+            .cancel(&world.ctx, &waiting.id)
+            .await
+            .unwrap();
+        world.settle().await;
+        let detail = world.show(&waiting.id).await;
+        assert_eq!(outcomes(&detail)[3], "deploy:cancelled");
+        assert_eq!(detail.run.outcome, Some(RunOutcome::Cancelled));
+    }
+}

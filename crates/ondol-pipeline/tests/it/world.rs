@@ -51,6 +51,8 @@ pub(crate) struct Outside {
     pub(crate) training: TrainingState,
     pub(crate) secrets: BTreeMap<SecretName, Secret>,
     pub(crate) scripts: BTreeMap<&'static str, Script>,
+    /// Actions that wait until they are told to stop.
+    pub(crate) waits: BTreeSet<&'static str>,
     /// Every carrying out of an action, by name.
     pub(crate) acted: Vec<String>,
     /// Effects of actions by step, as an idempotent store of another room would hold them.
@@ -156,6 +158,15 @@ impl Action for Scripted {
             outside.scripts.get(self.0).cloned()
         };
         ctx.log.line(format!("{} of {}", self.0, ctx.run.project));
+        let waits = self.1.lock().unwrap().waits.contains(self.0);
+        if waits {
+            ctx.cancel.cancelled().await;
+            return Err(Problem::new(
+                ErrorKind::Cancelled,
+                "test.cancelled",
+                "stopped waiting",
+            ));
+        }
         match script {
             Some(script) => script(ctx),
             None => Ok(ActionOutcome::Success(json!({ "by": self.0 }))),
@@ -394,10 +405,23 @@ impl World {
     pub(crate) async fn settle(&self) {
         self.until("all runs finished", async || {
             let runs = self.runs().await;
-            let busy = std::fs::read_dir(self.root.join("workloads")).map_or(0, Iterator::count);
-            !runs.is_empty() && runs.iter().all(|run| run.state == RunState::Finished) && busy == 0
+            let clean = self.dirty().await == 0;
+            !runs.is_empty() && clean && runs.iter().all(|run| run.state == RunState::Finished)
         })
         .await;
+    }
+
+    /// How many workspaces are not known to be gone.
+    async fn dirty(&self) -> i64 {
+        self.store
+            .read::<_, StoreError, _>(|tx| {
+                Box::pin(async move {
+                    let sql = "SELECT COUNT(*) AS n FROM run WHERE dirty = 1";
+                    tx.fetch_one(sql, ondol_store::params![]).await?.get("n")
+                })
+            })
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn show(&self, id: &RunId) -> RunDetail {
