@@ -34,3 +34,12 @@ pub use service::{Judgement, Models, ModelsConfig};
 
 /// The migrations of this room: numbers 900 to 999.
 pub const MIGRATIONS: &[ondol_store::Migration] = &[store::MIGRATION];
+
+/// The places at which a test may kill the process.
+pub const CRASH_POINTS: &[&str] = &[
+    "ml.register.stored",
+    "ml.register.committed",
+    "ml.judge.before",
+    "ml.judge.committed",
+    "ml.materialise.written",
+];

@@ -141,8 +141,9 @@ fn verdict(rollout: &Value) -> Outcome<Exit> {
         output::json(rollout);
     } else {
         let state = rollout["state"].as_str().unwrap_or("");
-        let reason = rollout["reason"]
+        let reason = rollout["message"]
             .as_str()
+            .filter(|text| !text.is_empty())
             .map(|reason| format!(": {reason}"))
             .unwrap_or_default();
         output::line(format!(

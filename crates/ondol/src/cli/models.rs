@@ -42,9 +42,17 @@ enum ModelCommand {
 impl Models {
     pub(crate) async fn run(self, api: &Api) -> Outcome<Exit> {
         let project = self.target.resolve()?;
-        let versions = api
-            .list(&format!("/projects/{project}/models"), self.limit)
+        let models = api
+            .list(&format!("/projects/{project}/models"), 1_000)
             .await?;
+        let mut versions = Vec::new();
+        for model in models.as_array().into_iter().flatten() {
+            let name = encode(model["name"].as_str().unwrap_or_default());
+            let path = format!("/projects/{project}/models/{name}/versions");
+            let found = api.list(&path, self.limit).await?;
+            versions.extend(found.as_array().into_iter().flatten().cloned());
+        }
+        let versions = Value::Array(versions);
         if output::style().json {
             output::json(&versions);
             return Ok(Exit::Success);

@@ -98,7 +98,7 @@ pub(crate) fn trigger(run: &Value) -> String {
     match text(trigger, "kind") {
         "data" => format!("data {} v{}", text(trigger, "dataset"), trigger["number"]),
         "push" => {
-            let branch = text(trigger, "ref")
+            let branch = text(trigger, "refName")
                 .trim_start_matches("refs/heads/")
                 .to_owned();
             format!("{branch} {}", short(text(run, "commit")))
@@ -142,7 +142,10 @@ impl Runs {
                     trigger(run),
                     duration(run),
                     text(run, "createdAt").chars().take(19).collect(),
-                    text(run, "message").chars().take(60).collect(),
+                    output::printable(text(run, "reason"))
+                        .chars()
+                        .take(100)
+                        .collect(),
                 ]
             })
             .collect();
@@ -251,10 +254,14 @@ fn show(run: &Value) {
     output::table(&["  STEP", "RESULT", "TOOK", ""], &rows);
     for suite in run["tests"].as_array().into_iter().flatten() {
         output::line(format!(
-            "  tests: {} passed, {} failed, {} skipped",
-            suite["passed"], suite["failed"], suite["skipped"]
+            "  tests of {}: {} in all, {} failed, {} broke, {} skipped",
+            text(suite, "step"),
+            suite["tests"],
+            suite["failed"],
+            suite["errored"],
+            suite["skipped"]
         ));
-        for case in suite["failures"].as_array().into_iter().flatten() {
+        for case in suite["cases"].as_array().into_iter().flatten() {
             output::line(format!(
                 "    {} {}: {}",
                 output::red("✗"),

@@ -88,8 +88,8 @@ impl Secret {
                         vec![
                             secret["name"].as_str().unwrap_or_default().to_owned(),
                             secret["version"].to_string(),
-                            secret["setAt"].as_str().unwrap_or_default().to_owned(),
-                            secret["setBy"].as_str().unwrap_or_default().to_owned(),
+                            secret["updatedAt"].as_str().unwrap_or_default().to_owned(),
+                            secret["updatedBy"].as_str().unwrap_or_default().to_owned(),
                         ]
                     })
                     .collect();

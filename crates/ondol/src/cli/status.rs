@@ -76,58 +76,21 @@ fn show(project: &Value) {
             super::runs::trigger(&run)
         ));
     }
-    let number = |value: &Value, digits: usize| {
-        value
-            .as_f64()
-            .map_or("-".to_owned(), |n| format!("{n:.digits$}"))
-    };
-    let share = |value: &Value| {
-        value
-            .as_f64()
-            .map_or("-".to_owned(), |n| format!("{:.2} %", n * 100.0))
-    };
-    let seconds = |value: &Value| value.as_f64().map_or("-".to_owned(), output::seconds);
     let mut rows = Vec::new();
-    for environment in project["environments"].as_array().into_iter().flatten() {
-        if environment["hold"].is_string() {
+    for status in project["environments"].as_array().into_iter().flatten() {
+        let name = text(&status["environment"], "name");
+        let hold = &status["environment"]["hold"];
+        if hold.is_object() {
+            output::line(format!("  {name} is held: {}", text(hold, "reason")));
+        }
+        for rollout in status["open"].as_array().into_iter().flatten() {
             output::line(format!(
-                "  {} is held: {}",
-                text(environment, "name"),
-                text(environment, "hold")
+                "  rollout {}: {}",
+                output::state(&text(rollout, "state")),
+                output::printable(&text(rollout, "message"))
             ));
         }
-        if let Some(rollout) = environment["rollout"].as_object() {
-            let rollout = Value::Object(rollout.clone());
-            let reason = rollout["reason"]
-                .as_str()
-                .map(|reason| format!(": {reason}"))
-                .unwrap_or_default();
-            output::line(format!(
-                "  rollout to #{} {}{reason}",
-                rollout["toNumber"],
-                output::state(&text(&rollout, "state"))
-            ));
-        }
-        for release in environment["releases"].as_array().into_iter().flatten() {
-            let traffic = &release["traffic"];
-            rows.push(vec![
-                format!("  {}", text(environment, "name")),
-                format!("#{}", release["number"]),
-                output::state(&text(release, "role")),
-                format!("{}/{}", release["ready"], release["replicas"]),
-                number(&traffic["requestsPerSecond"], 1),
-                share(&traffic["errorShare"]),
-                seconds(&traffic["p50"]),
-                seconds(&traffic["p95"]),
-                seconds(&traffic["p99"]),
-                release["cpuCores"]
-                    .as_f64()
-                    .map_or("-".to_owned(), |cores| format!("{cores:.2}")),
-                release["memoryBytes"]
-                    .as_f64()
-                    .map_or("-".to_owned(), output::bytes),
-            ]);
-        }
+        rows.extend(release_rows(&name, status));
     }
     if !rows.is_empty() {
         output::table(
@@ -147,6 +110,78 @@ fn show(project: &Value) {
             &rows,
         );
     }
+}
+
+/// One row per release that has replicas.
+fn release_rows(name: &str, status: &Value) -> Vec<Vec<String>> {
+    let number = |value: &Value| value.as_f64().map_or("-".to_owned(), |n| format!("{n:.1}"));
+    let share = |value: &Value| {
+        value
+            .as_f64()
+            .map_or("-".to_owned(), |n| format!("{:.2} %", n * 100.0))
+    };
+    let seconds = |value: &Value| value.as_f64().map_or("-".to_owned(), output::seconds);
+    let current = &status["current"];
+    let empty = serde_json::Map::new();
+    let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+    let mut releases: Vec<&String> = status["traffic"]
+        .as_object()
+        .unwrap_or(&empty)
+        .keys()
+        .collect();
+    releases.sort();
+    releases.reverse();
+    releases
+        .into_iter()
+        .map(|id| {
+            let traffic = &status["traffic"][id];
+            let own: Vec<&Value> = replicas
+                .iter()
+                .filter(|entry| entry["replica"]["release"] == id.as_str())
+                .collect();
+            let ready = own
+                .iter()
+                .filter(|entry| entry["replica"]["state"] == "ready")
+                .count();
+            let is_current = current["id"] == id.as_str();
+            let shown = if is_current {
+                format!("#{}", current["number"])
+            } else {
+                id.chars()
+                    .rev()
+                    .take(6)
+                    .collect::<String>()
+                    .chars()
+                    .rev()
+                    .collect()
+            };
+            let role = match own
+                .first()
+                .and_then(|entry| entry["replica"]["state"].as_str())
+            {
+                _ if is_current => "current",
+                Some(state) => state,
+                None => "",
+            };
+            vec![
+                format!("  {name}"),
+                shown,
+                output::state(role),
+                format!("{ready}/{}", own.len()),
+                number(&traffic["rps"]),
+                share(&traffic["errorRate"]),
+                seconds(&traffic["p50"]),
+                seconds(&traffic["p95"]),
+                seconds(&traffic["p99"]),
+                traffic["cpuCores"]
+                    .as_f64()
+                    .map_or("-".to_owned(), |cores| format!("{cores:.2}")),
+                traffic["memoryBytes"]
+                    .as_f64()
+                    .map_or("-".to_owned(), output::bytes),
+            ]
+        })
+        .collect()
 }
 
 impl Open {

@@ -80,7 +80,7 @@ impl Token {
                         vec![
                             text(&token["id"]),
                             text(&token["name"]),
-                            token["grant"].to_string(),
+                            grant(&token["grant"]),
                             text(&token["expiresAt"]),
                             text(&token["lastUsedAt"]),
                         ]
@@ -98,5 +98,22 @@ impl Token {
             }
         }
         Ok(Exit::Success)
+    }
+}
+
+/// A grant in words: `admin`, or `developer on shop`.
+fn grant(value: &serde_json::Value) -> String {
+    let mut parts: Vec<String> = value["everywhere"]
+        .as_str()
+        .map(str::to_owned)
+        .into_iter()
+        .collect();
+    for (project, role) in value["projects"].as_object().into_iter().flatten() {
+        parts.push(format!("{} on {project}", role.as_str().unwrap_or("?")));
+    }
+    if parts.is_empty() {
+        "nothing".to_owned()
+    } else {
+        parts.join(", ")
     }
 }

@@ -11,6 +11,22 @@ pub(crate) const CRASH_POINTS: &[&[&str]] = &[
     ondol_git::CRASH_POINTS,
     ondol_pipeline::CRASH_POINTS,
     ondol_deploy::CRASH_POINTS,
+    ondol_ml::CRASH_POINTS,
+    &OTHERS,
+];
+
+/// Those of the data room, the engine and the blobs.
+static OTHERS: [&str; 10] = [
+    "data.push.begun",
+    "data.upload.stored",
+    "data.upload.recorded",
+    "data.commit.stored",
+    "data.commit.done",
+    "workload.start.prepared",
+    "workload.start.launched",
+    "workload.settle.before",
+    "workload.settle.after",
+    "store.pack.published",
 ];
 
 struct KillAt(String);

@@ -55,6 +55,12 @@ impl ondol_deploy::Models for Known {
         dest: &Path,
     ) -> Result<(), Problem> {
         let ctx = Ctx::system(self.clock.clone());
+        // The files appear by one rename, so a folder that is not empty is complete.
+        if let Err(error) = std::fs::remove_dir(dest)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Ok(());
+        }
         Ok(self
             .models
             .materialise(&ctx, project, model, version, dest)

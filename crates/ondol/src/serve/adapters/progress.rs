@@ -128,7 +128,7 @@ impl View<'_> {
             noted = detail.run.notes.len();
             self.steps(&detail, &mut shown).await?;
             if detail.run.state == RunState::Finished {
-                return self.verdict(&detail.run).await;
+                return self.verdict(&detail).await;
             }
             watch.wait(Duration::from_secs(1)).await;
         }
@@ -185,7 +185,8 @@ impl View<'_> {
         Some(())
     }
 
-    async fn verdict(&self, run: &Run) -> Option<()> {
+    async fn verdict(&self, detail: &RunDetail) -> Option<()> {
+        let run = &detail.run;
         let took = match (run.started_at, run.finished_at) {
             (Some(from), Some(to)) => format!(" in {:.1} s", to.since(from).as_secs_f64()),
             _ => String::new(),
@@ -195,20 +196,34 @@ impl View<'_> {
             .as_ref()
             .map(|reason| format!(": {reason}"))
             .unwrap_or_default();
-        let line = match run.outcome {
-            Some(RunOutcome::Success) if run.trigger.is_production() => {
+        let deployed = detail
+            .steps
+            .iter()
+            .find(|step| step.name.as_str() == "deploy")
+            .and_then(|step| step.outcome);
+        let line = match (run.outcome?, deployed) {
+            (RunOutcome::Success, Some(StepOutcome::Success)) => {
                 format!(
                     "live at {}  (run #{}{took})",
                     self.places.application(self.project),
                     run.number
                 )
             }
-            Some(RunOutcome::Success) => format!(
-                "run #{} passed{took}; other branches deploy nothing",
+            (RunOutcome::Success, Some(_)) => format!(
+                "run #{} passed{took}; nothing was deployed, see the note above",
                 run.number
             ),
-            Some(outcome) => format!("run #{} {outcome}{took}{reason}", run.number),
-            None => return Some(()),
+            (RunOutcome::Success, None) if run.trigger.is_production() => {
+                format!(
+                    "run #{} passed{took}; there is no service to deploy",
+                    run.number
+                )
+            }
+            (RunOutcome::Success, None) => format!(
+                "run #{} passed{took}; only the default branch is deployed",
+                run.number
+            ),
+            (outcome, _) => format!("run #{} {outcome}{took}{reason}", run.number),
         };
         self.say(line).await
     }
