@@ -116,48 +116,55 @@ pub(super) async fn begin(room: &Arc<Room>, id: RolloutId) -> Result<(), DeployE
         }
     };
     room.crash.reached(crash::COMMAND_STARTED);
-    note(room, id, state, detail).await
+    if !note(room, id, state, detail).await? && state == CommandState::Started {
+        // Somebody aborted the rollout between the decision and the start.
+        room.engine.kill(&own).await?;
+    }
+    Ok(())
 }
 
+/// False when its end was noted before.
 async fn note(
     room: &Arc<Room>,
     id: RolloutId,
     state: CommandState,
     detail: Option<String>,
-) -> Result<(), DeployError> {
+) -> Result<bool, DeployError> {
     let detail = detail.map(|detail| cut(&detail, MAX_REASON));
     let detail = detail.as_deref();
     room.store
         .write::<_, DeployError, _>(|tx| {
             Box::pin(async move { Ok(store::move_command(tx, id, state, detail).await?) })
         })
-        .await?;
-    Ok(())
+        .await
 }
 
 pub(super) async fn resolve(room: &Arc<Room>, id: RolloutId) -> Result<(), DeployError> {
-    match room.engine.observe(&Rollout::command_workload(id)).await? {
-        Some(_) => note(room, id, CommandState::Started, None).await,
+    let observed = room.engine.observe(&Rollout::command_workload(id)).await?;
+    let (state, detail) = match observed {
+        Some(_) => (CommandState::Started, None),
         None => {
             let detail = "the platform stopped between the decision to start it and its start";
-            note(room, id, CommandState::Unknown, Some(detail.to_owned())).await
+            (CommandState::Unknown, Some(detail.to_owned()))
         }
-    }
+    };
+    note(room, id, state, detail).await?;
+    Ok(())
 }
 
 pub(super) async fn finish(room: &Arc<Room>, id: RolloutId) -> Result<(), DeployError> {
     let ended = room.engine.wait(&Rollout::command_workload(id)).await;
     room.crash.reached(crash::COMMAND_ENDED);
-    match ended {
-        Ok(exit) if exit.success() => {
-            note(room, id, CommandState::Succeeded, Some(exit.describe())).await
-        }
-        Ok(exit) if exit.lost => note(room, id, CommandState::Unknown, Some(exit.describe())).await,
-        Ok(exit) => note(room, id, CommandState::Failed, Some(exit.describe())).await,
-        Err(EngineError::NotFound(_)) => {
-            let detail = "the engine does not know it any more";
-            note(room, id, CommandState::Unknown, Some(detail.to_owned())).await
-        }
-        Err(error) => Err(error.into()),
-    }
+    let (state, detail) = match ended {
+        Ok(exit) if exit.success() => (CommandState::Succeeded, exit.describe()),
+        Ok(exit) if exit.lost => (CommandState::Unknown, exit.describe()),
+        Ok(exit) => (CommandState::Failed, exit.describe()),
+        Err(EngineError::NotFound(_)) => (
+            CommandState::Unknown,
+            "the engine does not know it any more".to_owned(),
+        ),
+        Err(error) => return Err(error.into()),
+    };
+    note(room, id, state, Some(detail)).await?;
+    Ok(())
 }

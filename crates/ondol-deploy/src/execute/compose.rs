@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::record::{move_rollout, tell};
 use crate::room::Room;
+use crate::routes::claims;
 use crate::store;
 
 /// How long secrets may be unreadable before a rollout fails for it.
@@ -302,6 +303,18 @@ async fn draft(
                 "the release to go back to is not kept any more",
             )));
         };
+        // Another project may have taken a host since.
+        for (host, path) in claims(&target.config) {
+            let place = (&rollout.project, &rollout.environment);
+            match store::host_owner(tx, &host, &path).await? {
+                Some((owner, there)) if (&owner, &there) != place => {
+                    let message =
+                        format!("its host `{host}` now belongs to `{there}` of project `{owner}`");
+                    return Ok(Err(Failure::plain(message)));
+                }
+                _ => store::claim_host(tx, &host, &path, place.0, place.1).await?,
+            }
+        }
         return Ok(Ok(Release {
             id,
             origin: Some(target.base()),

@@ -38,6 +38,8 @@ pub(crate) struct Executor {
     book: Arc<Mutex<Book>>,
     tasks: Mutex<JoinSet<()>>,
     heavy: Arc<Semaphore>,
+    /// Stops wait for programs to end, and must not hold up starts.
+    stops: Arc<Semaphore>,
     light: Arc<Semaphore>,
 }
 
@@ -76,6 +78,9 @@ impl Drop for Entry {
         }
         drop(book);
         self.room.wake_environments();
+        if !matches!(self.effect, Effect::Probe(..)) {
+            self.room.wake_routes();
+        }
     }
 }
 
@@ -85,12 +90,13 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
 
 impl Executor {
     pub(crate) fn new(room: Arc<Room>) -> Self {
-        let heavy = Arc::new(Semaphore::new(room.config.concurrency.max(1)));
+        let slots = room.config.concurrency.max(1);
         Self {
             room,
             book: Arc::default(),
             tasks: Mutex::default(),
-            heavy,
+            heavy: Arc::new(Semaphore::new(slots)),
+            stops: Arc::new(Semaphore::new(slots)),
             light: Arc::new(Semaphore::new(PROBES)),
         }
     }
@@ -123,6 +129,7 @@ impl Executor {
         };
         let slots = match effect {
             Effect::Probe(..) => Some(self.light.clone()),
+            Effect::Stop(_) | Effect::Recycle(..) => Some(self.stops.clone()),
             Effect::Await(_) => None,
             _ => Some(self.heavy.clone()),
         };

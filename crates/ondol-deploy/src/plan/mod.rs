@@ -8,6 +8,7 @@
 mod canary;
 mod replicas;
 mod rollout;
+mod shift;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -175,7 +176,7 @@ pub(crate) enum Record {
         incarnation: u64,
         from: ReplicaState,
     },
-    /// A replica that was never started has nothing to stop.
+    /// A replica has ended for good.
     Stopped {
         replica: ReplicaId,
         incarnation: u64,

@@ -1,13 +1,10 @@
 //! The state machine of a rollout, in kamal-proxy's order: start the new, probe it outside any
 //! lock until all of it is healthy, move the routes once, then let the old drain.
 
-use std::time::Duration;
-
 use ondol_spec::model::Strategy;
 
-use super::{Cause, Decision, Effect, Plan, Record, Sight, Stand, World, decide};
-use crate::model::{CommandState, Phase, Release, Replica, ReplicaState, Rollout, RolloutState};
-use crate::routes::ReleaseTraffic;
+use super::{Cause, Effect, Plan, Record, Sight, World, shift};
+use crate::model::{CommandState, Release, Replica, ReplicaState, Rollout, RolloutState};
 
 pub(super) fn plan_rollout(world: &World<'_>, sight: &Sight<'_>, plan: &mut Plan) {
     if let Some(running) = world.running {
@@ -61,9 +58,9 @@ fn plan_running(world: &World<'_>, sight: &Sight<'_>, plan: &mut Plan, rollout: 
         RolloutState::Starting | RolloutState::Probing => {
             plan_start(world, sight, plan, rollout, release)
         }
-        RolloutState::Shifting => plan_shift(world, sight, plan, rollout, release),
-        RolloutState::Paused => plan_pause(world, sight, plan, rollout, release),
-        RolloutState::Swapping => plan_swap(world, sight, plan, rollout, release),
+        RolloutState::Shifting => shift::plan_shift(world, sight, plan, rollout, release),
+        RolloutState::Paused => shift::plan_pause(world, sight, plan, rollout, release),
+        RolloutState::Swapping => shift::plan_swap(world, sight, plan, rollout, release),
         RolloutState::Pending
         | RolloutState::Held
         | RolloutState::Done
@@ -72,7 +69,12 @@ fn plan_running(world: &World<'_>, sight: &Sight<'_>, plan: &mut Plan, rollout: 
     }
 }
 
-fn step_to(rollout: &Rollout, to: RolloutState, step: u32, message: impl Into<String>) -> Record {
+pub(super) fn step_to(
+    rollout: &Rollout,
+    to: RolloutState,
+    step: u32,
+    message: impl Into<String>,
+) -> Record {
     Record::Move {
         rollout: rollout.id,
         from: rollout.state,
@@ -82,7 +84,7 @@ fn step_to(rollout: &Rollout, to: RolloutState, step: u32, message: impl Into<St
     }
 }
 
-fn fail(
+pub(super) fn fail(
     plan: &mut Plan,
     sight: &Sight<'_>,
     rollout: &Rollout,
@@ -161,7 +163,7 @@ fn plan_command(
 }
 
 /// Replicas that gave up, or ended too often.
-fn hopeless<'a>(
+pub(super) fn hopeless<'a>(
     world: &'a World<'_>,
     sight: &Sight<'_>,
     rollout: &Rollout,
@@ -284,199 +286,4 @@ fn is_canary(world: &World<'_>, rollout: &Rollout, release: &Release) -> bool {
             .steps
             .first()
             .is_some_and(|step| *step < 100)
-}
-
-fn none_ready(world: &World<'_>, rollout: &Rollout, release: &Release) -> bool {
-    world.wanted(release) > 0
-        && !world
-            .of(rollout.id)
-            .any(|replica| matches!(replica.state, ReplicaState::Ready | ReplicaState::Unhealthy))
-}
-
-/// Whether every live gateway shows the state and step.
-fn shown(world: &World<'_>, rollout: &Rollout) -> bool {
-    rollout
-        .phase
-        .generation
-        .is_some_and(|generation| world.acked >= generation)
-}
-
-fn lost(
-    world: &World<'_>,
-    sight: &Sight<'_>,
-    plan: &mut Plan,
-    rollout: &Rollout,
-    release: &Release,
-) -> bool {
-    if let Some((replica, message)) = hopeless(world, sight, rollout) {
-        fail(plan, sight, rollout, Some(replica), message);
-        return true;
-    }
-    if none_ready(world, rollout, release) {
-        let replica = world.of(rollout.id).next();
-        let said = replica
-            .and_then(|replica| replica.detail.clone())
-            .unwrap_or_default();
-        fail(
-            plan,
-            sight,
-            rollout,
-            replica,
-            format!("no new replica is ready any more: {said}"),
-        );
-        return true;
-    }
-    false
-}
-
-fn traffic_of(
-    sight: &Sight<'_>,
-    release: Option<ondol_types::ReleaseId>,
-) -> Option<ReleaseTraffic> {
-    let counters = sight.counters?;
-    // A release that nobody asked for has no row: that is a count of zero.
-    Some(
-        release
-            .and_then(|id| counters.releases.get(&id).cloned())
-            .unwrap_or_default(),
-    )
-}
-
-fn plan_shift(
-    world: &World<'_>,
-    sight: &Sight<'_>,
-    plan: &mut Plan,
-    rollout: &Rollout,
-    release: &Release,
-) {
-    if lost(world, sight, plan, rollout, release) {
-        return;
-    }
-    if !shown(world, rollout) {
-        swap_deadline(sight, plan, rollout, "the canary's share");
-        return;
-    }
-    let canary = traffic_of(sight, rollout.to);
-    let current = traffic_of(sight, world.environment.current);
-    let Some(since) = rollout.phase.since else {
-        let without_counters = sight.now.since(sight.since(rollout.since))
-            >= release.config.release.patience.duration();
-        if canary.is_some() || release.config.release.check.is_none() {
-            let phase = Phase {
-                step: rollout.phase.step,
-                canary,
-                current,
-                ..Phase::default()
-            };
-            plan.record(Record::Measure {
-                rollout: rollout.id,
-                state: rollout.state,
-                phase,
-            });
-        } else if without_counters {
-            let message = "the gateway's counters cannot be read, so the canary cannot be judged";
-            plan.record(step_to(
-                rollout,
-                RolloutState::Paused,
-                rollout.phase.step,
-                message,
-            ));
-        } else {
-            plan.look_at(sight.now.plus(Duration::from_secs(1)));
-        }
-        return;
-    };
-    let zero = ReleaseTraffic::default();
-    let measured = canary.zip(current).map(|(canary, current)| {
-        (
-            canary.since(rollout.phase.canary.as_ref().unwrap_or(&zero)),
-            current.since(rollout.phase.current.as_ref().unwrap_or(&zero)),
-        )
-    });
-    let stand = Stand {
-        step: rollout.phase.step,
-        since,
-        now: sight.now,
-        traffic: measured.as_ref().map(|(canary, current)| (canary, current)),
-    };
-    match decide(&release.config.release, &stand) {
-        Decision::Wait { .. } => plan.look_at(sight.now.plus(Duration::from_secs(1))),
-        Decision::Advance => {
-            let step = rollout.phase.step + 1;
-            let share = release
-                .config
-                .release
-                .steps
-                .get(step as usize)
-                .copied()
-                .unwrap_or(100);
-            plan.record(step_to(
-                rollout,
-                RolloutState::Shifting,
-                step,
-                format!("{share} % of the traffic"),
-            ));
-        }
-        Decision::Swap => {
-            plan.record(step_to(
-                rollout,
-                RolloutState::Swapping,
-                rollout.phase.step,
-                "all traffic moves",
-            ));
-        }
-        Decision::Pause { why } => {
-            plan.record(step_to(
-                rollout,
-                RolloutState::Paused,
-                rollout.phase.step,
-                why,
-            ));
-        }
-        Decision::Abort { why } => fail(plan, sight, rollout, None, why),
-    }
-}
-
-fn plan_pause(
-    world: &World<'_>,
-    sight: &Sight<'_>,
-    plan: &mut Plan,
-    rollout: &Rollout,
-    release: &Release,
-) {
-    lost(world, sight, plan, rollout, release);
-}
-
-fn plan_swap(
-    world: &World<'_>,
-    sight: &Sight<'_>,
-    plan: &mut Plan,
-    rollout: &Rollout,
-    release: &Release,
-) {
-    if none_ready(world, rollout, release) {
-        // The old replicas are all there still, and the table gives them the traffic back.
-        lost(world, sight, plan, rollout, release);
-        return;
-    }
-    if shown(world, rollout) {
-        plan.record(Record::Finish {
-            rollout: rollout.id,
-        });
-    } else {
-        swap_deadline(sight, plan, rollout, "the new routes");
-    }
-}
-
-fn swap_deadline(sight: &Sight<'_>, plan: &mut Plan, rollout: &Rollout, what: &str) {
-    let deadline = sight.since(rollout.since).plus(sight.limits.swap);
-    if sight.now >= deadline {
-        let message = format!(
-            "the gateway did not acknowledge {what} within {} s",
-            sight.limits.swap.as_secs()
-        );
-        fail(plan, sight, rollout, None, message);
-    } else {
-        plan.look_at(deadline);
-    }
 }

@@ -326,8 +326,10 @@ proptest! {
     }
 
     #[test]
-    fn serving_replicas_leave_only_when_there_are_too_many(case in case()) {
-        prop_assume!(!case.environment.removing && case.environment.serving.is_some());
+    fn serving_replicas_leave_only_when_there_are_too_many(mut case in case()) {
+        case.environment.removing = false;
+        case.environment.current = Some(ReleaseId::derived("old"));
+        case.environment.serving = Some(RolloutId::derived("old"));
         let plan = decide_case(&case, &BTreeSet::new());
         let serving: Vec<&Replica> = case
             .replicas

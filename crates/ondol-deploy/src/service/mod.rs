@@ -6,6 +6,7 @@ mod operate;
 mod query;
 mod request;
 mod rollback;
+mod status;
 
 use std::sync::Arc;
 
@@ -19,9 +20,10 @@ use crate::room::Room;
 use crate::store;
 
 pub(crate) use operate::remove_all;
-pub(crate) use query::keep_reading;
-pub use query::{EnvironmentStatus, Page, ReplicaStatus, RolloutView, Traffic};
+pub use query::{Page, RolloutView};
 pub use request::{DeployRequest, Requested};
+pub(crate) use status::keep_reading;
+pub use status::{EnvironmentStatus, ReplicaStatus, Traffic};
 
 /// The operations of this room. Cheap to clone.
 #[derive(Clone)]

@@ -692,7 +692,7 @@ impl Routes for Outside {
 
 #[async_trait]
 impl Ask for Outside {
-    async fn ask(&self, address: SocketAddr, _health: &Health) -> Result<u16, String> {
+    async fn ask(&self, address: SocketAddr, _host: &str, _health: &Health) -> Result<u16, String> {
         self.crash.alive().await;
         self.lock()
             .status(address)

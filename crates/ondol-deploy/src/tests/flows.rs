@@ -662,7 +662,8 @@ async fn a_crash_loop_backs_off_and_says_so() {
             for id in sim.outside.running(&image(1)) {
                 sim.outside.die(&id, 1);
             }
-            sim.pass(5 * SECOND).await;
+            sim.settle().await;
+            sim.pass(4 * SECOND).await;
         }
         for id in sim.outside.running(&image(1)) {
             sim.outside.die(&id, 1);
@@ -1121,6 +1122,8 @@ async fn without_a_gateway_nothing_is_current_and_nothing_old_stops() {
         assert_eq!(sim.finish(id).await.state, RolloutState::Done);
         sim.outside.lock().gateway_down = true;
         let id = sim.push("three", 3, plain()).await;
+        sim.settle().await;
+        sim.pass(125 * SECOND).await;
         assert_eq!(sim.finish(id).await.state, RolloutState::Failed);
         sim.pass(60 * SECOND).await;
         assert_eq!(sim.outside.running(&image(2)).len(), 1);

@@ -1,0 +1,234 @@
+//! What environments do now: what serves, what is on its way, and what it uses.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use ondol_auth::{Action, Ctx};
+use ondol_store::Tx;
+use ondol_types::{EnvironmentName, ProjectName, ReleaseId};
+use ondol_workload::Usage;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::DeployService;
+use crate::error::DeployError;
+use crate::model::{Environment, Probe, Release, Replica, Rollout};
+use crate::room::Reading;
+use crate::routes::ReleaseTraffic;
+use crate::store;
+
+/// What a release answered over the last while.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// Over how many seconds this was measured.
+    pub seconds: f64,
+    /// Requests per second.
+    pub rps: f64,
+    /// Requests in that time.
+    pub requests: u64,
+    /// Share of failed ones; absent without requests.
+    pub error_rate: Option<f64>,
+    /// Median duration in seconds.
+    pub p50: Option<f64>,
+    /// 95th percentile in seconds.
+    pub p95: Option<f64>,
+    /// 99th percentile in seconds.
+    pub p99: Option<f64>,
+    /// Requests in progress now.
+    pub in_flight: u64,
+    /// Processor cores in use, on average.
+    pub cpu_cores: f64,
+    /// Memory in use now, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// A replica with what it uses.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaStatus {
+    /// The replica.
+    pub replica: Replica,
+    /// It ends soon after every start.
+    pub crash_looping: bool,
+    /// The newest probe results, oldest first.
+    pub probes: Vec<Probe>,
+    /// What it uses.
+    pub usage: Option<Usage>,
+}
+
+/// Everything about one environment now.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvironmentStatus {
+    /// The environment.
+    pub environment: Environment,
+    /// The release that serves.
+    pub current: Option<Release>,
+    /// Rollouts that have not ended, oldest first.
+    pub open: Vec<Rollout>,
+    /// The newest rollout, whatever became of it.
+    pub last: Option<Rollout>,
+    /// Replicas that are not stopped.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Traffic by release, of those that have replicas.
+    pub traffic: BTreeMap<ReleaseId, Traffic>,
+}
+
+impl DeployService {
+    /// Everything about the environments of a project, production first.
+    ///
+    /// # Errors
+    /// Not allowed.
+    pub async fn status(
+        &self,
+        ctx: &Ctx,
+        project: &ProjectName,
+    ) -> Result<Vec<EnvironmentStatus>, DeployError> {
+        ctx.require(Action::Read, project)?;
+        let rows = self
+            .room()
+            .store
+            .read::<_, DeployError, _>(|tx| Box::pin(async move { rows(tx, project).await }))
+            .await?;
+        let readings: Vec<Reading> = {
+            let all = self
+                .room()
+                .readings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let ends = [all.front(), all.back()];
+            ends.into_iter().flatten().cloned().collect()
+        };
+        let mut all: Vec<EnvironmentStatus> = Vec::new();
+        for (environment, current, open, last, replicas) in rows {
+            let mut releases: Vec<ReleaseId> =
+                replicas.iter().map(|replica| replica.release).collect();
+            releases.dedup();
+            let traffic = releases
+                .into_iter()
+                .filter_map(|release| {
+                    let its: Vec<&Replica> = replicas
+                        .iter()
+                        .filter(|replica| replica.release == release)
+                        .collect();
+                    Some((release, traffic(&readings, release, &its)?))
+                })
+                .collect();
+            let mut stati = Vec::with_capacity(replicas.len());
+            for replica in replicas {
+                let usage = if replica.state.is_up() {
+                    self.room().engine.usage(&replica.workload).await.ok()
+                } else {
+                    None
+                };
+                stati.push(ReplicaStatus {
+                    crash_looping: replica.crash_looping(),
+                    probes: self.probes_of(&replica),
+                    usage,
+                    replica,
+                });
+            }
+            all.push(EnvironmentStatus {
+                environment,
+                current,
+                open,
+                last,
+                replicas: stati,
+                traffic,
+            });
+        }
+        all.sort_by_key(|status| status.environment.name != EnvironmentName::production());
+        Ok(all)
+    }
+}
+
+type Rows = (
+    Environment,
+    Option<Release>,
+    Vec<Rollout>,
+    Option<Rollout>,
+    Vec<Replica>,
+);
+
+async fn rows(tx: &mut Tx<'_>, project: &ProjectName) -> Result<Vec<Rows>, DeployError> {
+    let mut all = Vec::new();
+    for environment in store::environments(tx, Some(project)).await? {
+        let place = (project, &environment.name);
+        let current = match environment.current {
+            Some(current) => store::release(tx, current).await?,
+            None => None,
+        };
+        let open = store::open_rollouts(tx, Some(place)).await?;
+        let last = store::rollouts_before(tx, project, &environment.name, i64::MAX, 1)
+            .await?
+            .pop();
+        let replicas = store::live_replicas(tx, Some(place)).await?;
+        all.push((environment, current, open, last, replicas));
+    }
+    Ok(all)
+}
+
+/// The difference between the oldest and the newest reading.
+fn traffic(readings: &[Reading], release: ReleaseId, replicas: &[&Replica]) -> Option<Traffic> {
+    let [(begun, first, used_first), .., (ended, last, used_last)] = readings else {
+        return None;
+    };
+    let seconds = ended.since(*begun).as_secs_f64();
+    let zero = ReleaseTraffic::default();
+    let counted = last.releases.get(&release).unwrap_or(&zero);
+    let difference = counted.since(first.releases.get(&release).unwrap_or(&zero));
+    let cpu: f64 = replicas
+        .iter()
+        .filter_map(|replica| {
+            let after = used_last.get(&replica.id)?.cpu_seconds;
+            let before = used_first
+                .get(&replica.id)
+                .map_or(0.0, |usage| usage.cpu_seconds);
+            // A restart counts from zero again.
+            Some(if after >= before {
+                after - before
+            } else {
+                after
+            })
+        })
+        .sum();
+    let memory = replicas
+        .iter()
+        .filter_map(|replica| used_last.get(&replica.id))
+        .map(|usage| usage.memory_bytes)
+        .sum();
+    let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
+    Some(Traffic {
+        seconds,
+        rps: per_second(difference.requests as f64),
+        requests: difference.requests,
+        error_rate: difference.error_rate(),
+        p50: difference.durations.quantile(0.5),
+        p95: difference.durations.quantile(0.95),
+        p99: difference.durations.quantile(0.99),
+        in_flight: difference.in_flight,
+        cpu_cores: per_second(cpu),
+        memory_bytes: memory,
+    })
+}
+
+/// How far back readings reach.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Adds a reading and forgets those that are too old, but never the last two.
+pub(crate) fn keep_reading(readings: &mut VecDeque<Reading>, reading: Reading) {
+    let now = reading.0;
+    readings.push_back(reading);
+    while readings.len() > 2
+        && readings
+            .front()
+            .is_some_and(|(at, ..)| now.since(*at) > WINDOW)
+    {
+        readings.pop_front();
+    }
+    while readings.len() > 32 {
+        readings.pop_front();
+    }
+}
