@@ -371,7 +371,8 @@ pub enum LogStreamKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
-    /// Position: 1 for the first line ever, without gaps unless old segments were deleted.
+    /// Position: 1 for the first line ever. A gap means lines that were deleted or could not be
+    /// written; a `System` line says how many.
     pub seq: u64,
     /// When the shim read it.
     pub time: Timestamp,
@@ -426,8 +427,16 @@ pub enum CgroupVersion {
 pub struct Capabilities {
     /// Which control groups enforce limits.
     pub cgroups: CgroupVersion,
+    /// Whether a limit on memory holds.
+    pub memory_limit: bool,
+    /// Whether a limit on processor cores holds.
+    pub cpu_limit: bool,
+    /// Whether a limit on processes holds for each workload by itself.
+    pub pids_limit: bool,
     /// Whether a program that insists on a port can have a network namespace.
     pub netns: bool,
+    /// Whether that network namespace reaches other hosts, with name resolution.
+    pub netns_outbound: bool,
     /// What is missing and what that means, for people.
     pub notices: Vec<String>,
 }

@@ -45,6 +45,14 @@ impl PortAllocator {
         }
     }
 
+    /// The same allocator, beginning somewhere in the range.
+    pub fn beginning_at(mut self, seed: u64) -> Self {
+        let (first, last) = (*self.range.start(), *self.range.end());
+        let count = u64::from(last.saturating_sub(first)) + 1;
+        self.next = first.saturating_add((seed % count) as u16);
+        self
+    }
+
     /// Gives a free port to a workload. Ports are taken in turn, so that one just released is
     /// not given out at once.
     ///
@@ -117,6 +125,15 @@ mod tests {
         assert_eq!(ports.allocate_if(&id(1), |_| true).unwrap(), 100);
         ports.release(&id(1));
         assert_eq!(ports.allocate_if(&id(2), |_| true).unwrap(), 101);
+    }
+
+    #[test]
+    fn the_beginning_is_within_the_range() {
+        for seed in 0..10 {
+            let mut ports = PortAllocator::new(100..=102, 40_000..=50_000).beginning_at(seed);
+            let port = ports.allocate_if(&id(1), |_| true).unwrap();
+            assert_eq!(u64::from(port), 100 + seed % 3);
+        }
     }
 
     #[test]

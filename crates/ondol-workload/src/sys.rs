@@ -101,7 +101,7 @@ pub(crate) fn make_netns(with_user: bool) -> io::Result<()> {
 pub(crate) fn spawn(command: &mut Command, preparation: Preparation) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     let before_exec = move || -> io::Result<()> {
-        unblock_signals()?;
+        reset_signals()?;
         rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the kernel was told to watch it.
@@ -139,7 +139,7 @@ pub(crate) fn spawn(command: &mut Command, preparation: Preparation) -> io::Resu
 pub(crate) fn spawn_helper(command: &mut Command) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     let before_exec = move || -> io::Result<()> {
-        unblock_signals()?;
+        reset_signals()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
@@ -175,15 +175,25 @@ fn loopback_up() -> io::Result<()> {
     }
 }
 
-/// Clears the signal mask, which children inherit and exec keeps. Runs between fork and exec.
-fn unblock_signals() -> io::Result<()> {
-    // SAFETY: the set is initialised by sigemptyset before it is read.
+/// Gives every signal its default action and unblocks all: children inherit both what is blocked
+/// and what is ignored (as under `nohup`), and exec keeps it. Runs between fork and exec.
+fn reset_signals() -> io::Result<()> {
+    const LAST_SIGNAL: libc::c_int = 64;
+    // SAFETY: `signal` with SIG_DFL installs no code, and fails harmlessly for numbers that have
+    // no action to set; the set is initialised by sigemptyset before it is read.
     let result = unsafe {
+        for signal in 1..=LAST_SIGNAL {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut())
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Signals of this thread as a descriptor that becomes readable. What [`spawn`] and

@@ -15,9 +15,11 @@ use crate::model::{
 };
 
 mod cases;
+mod logs;
 mod resources;
 
 pub use cases::*;
+pub use logs::*;
 pub use resources::*;
 
 /// An engine under test.

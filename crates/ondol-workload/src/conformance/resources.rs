@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::Bench;
-use crate::model::{CgroupVersion, PortRequest, WorkloadKind};
+use crate::model::{PortRequest, WorkloadKind};
 
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn skipped(why: &str) {
@@ -14,37 +14,23 @@ fn skipped(why: &str) {
 
 /// A program that takes more memory than it may is killed, and that is why.
 pub async fn out_of_memory_is_told(bench: Bench) {
-    if bench.engine.capabilities().await.cgroups == CgroupVersion::None {
-        skipped("this engine has no control groups here, so memory is not limited");
+    if !bench.engine.capabilities().await.memory_limit {
+        skipped("this host does not limit memory");
         return;
     }
     let mut spec = bench.script("exec tail /dev/zero");
     spec.limits.memory_bytes = Some(32 << 20);
     let exit = bench.run(&spec).await;
-    if spec_is_unlimited(&bench, &spec.id).await {
-        skipped("this host does not limit memory");
-        return;
-    }
     assert!(exit.oom && !exit.success(), "{exit:?}");
     assert_eq!(exit.signal, Some(9));
-}
-
-async fn spec_is_unlimited(bench: &Bench, id: &ondol_types::WorkloadId) -> bool {
-    let seen = bench.engine.observe(id).await;
-    seen.ok().flatten().is_some_and(|seen| {
-        seen.notices
-            .iter()
-            .any(|notice| notice.contains("memory is not enforced"))
-    })
 }
 
 /// A program that forks without end stays within its limit and can be ended, with all its
 /// children.
 pub async fn a_fork_bomb_is_contained(bench: Bench) {
-    let counted = bench.engine.capabilities().await.cgroups != CgroupVersion::None;
-    if !counted {
+    if !bench.engine.capabilities().await.pids_limit {
         skipped(
-            "without control groups root's processes are not limited, and a test must not bomb its host",
+            "this host does not limit the processes of a workload, and a test must not bomb it",
         );
         return;
     }
@@ -206,6 +192,37 @@ pub async fn a_fixed_port_has_a_network_of_its_own(bench: Bench) {
         assert!(exit.is_ok_and(|exit| exit.stopped && exit.signal == Some(15)));
     }
     assert!(TcpStream::connect(addresses[0]).is_err());
+}
+
+/// From a network namespace the host is reached, and the name server is the one provided.
+pub async fn a_fixed_port_has_a_way_out(bench: Bench) {
+    if !bench.engine.capabilities().await.netns_outbound {
+        skipped("this host has no way out of a network namespace");
+        return;
+    }
+    let mut host = server(&bench, "");
+    host.port = PortRequest::Auto;
+    let seen = bench.start(&host).await;
+    bench.until_logged(&host.id, "listening").await;
+    let Some(address) = seen.address else {
+        panic!("no address: {seen:?}")
+    };
+    let fetch = "import sys, urllib.request
+print(urllib.request.urlopen('http://10.0.2.2:' + sys.argv[1], timeout=20).read().decode())";
+    let mut spec = bench.script(&format!(
+        "cat /etc/resolv.conf; exec python3 -c \"$FETCH\" {}",
+        address.port()
+    ));
+    spec.env.insert("FETCH".into(), fetch.into());
+    spec.port = PortRequest::Fixed(8_124);
+    let exit = bench.run(&spec).await;
+    let out = bench.stdout(&spec.id).await;
+    assert!(
+        exit.success() && out.contains(&format!("port {}", address.port())),
+        "{exit:?} {out}"
+    );
+    assert!(out.contains("nameserver 10.0.2.3"), "{out}");
+    let _ = bench.engine.kill(&host.id).await;
 }
 
 /// A port that the caller picked is given, and refused while another has it.

@@ -122,7 +122,7 @@ impl Inner {
             user_namespace = netns.way == Ok(NetnsWay::UserNamespace);
             outbound = netns.outbound.clone();
             if outbound.is_none() {
-                notices.push("service.port is fixed, so it has a network of its own, without a way out: install slirp4netns".to_owned());
+                notices.push("service.port is fixed, so it has a network of its own, and here that has no way out".to_owned());
             }
         }
         let needs_memory = spec.limits.memory_bytes.is_some() || spec.limits.cpu_cores.is_some();
@@ -226,7 +226,11 @@ impl Inner {
                     "/usr/local/bin/slirp4netns",
                     "/bin/slirp4netns",
                 ];
-                let has_tun = Path::new("/dev/net/tun").exists();
+                let has_tun = std::fs::OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open("/dev/net/tun")
+                    .is_ok();
                 let outbound = candidates
                     .iter()
                     .map(PathBuf::from)

@@ -4,6 +4,7 @@
 //! its process died, it finds every workload as it is: running below its shim, ended with an
 //! exit, or lost with a shim that was killed, in which case it ends what is left and says so.
 
+mod interface;
 mod launch;
 mod observe;
 mod prepare;
@@ -11,7 +12,6 @@ mod stream;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -21,23 +21,23 @@ use std::time::Duration;
 use ondol_types::{Clock, CrashPoints, WorkloadId};
 use tokio::sync::{OnceCell, watch};
 
-use crate::cgroup::{Base, CgroupPreference, usage_now};
-use crate::engine::{Engine, LogLines};
+use crate::cgroup::{Base, CgroupPreference};
+use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::home::{Home, VERSION, make_private_dir, remove_tree};
-use crate::model::{
-    Capabilities, Exit, LogQuery, Observation, Started, StopPolicy, Usage, WorkloadSpec,
-    WorkloadState,
-};
+use crate::model::{Exit, Observation, WorkloadState};
+use crate::ports;
 use crate::ports::{PortAllocator, ephemeral_range};
 use crate::wire::{Operation, Request, Response, write_line};
-use crate::{listening, ports};
 
 /// How long a shim may take to answer on its socket.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a shim may take, beyond the grace, to end everything and write the exit.
 const END_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Directories of workloads that are being removed.
+const TRASH_PREFIX: &str = "removed-";
 
 /// What the process engine needs to know.
 #[derive(Clone, Debug)]
@@ -120,6 +120,19 @@ impl ProcessEngine {
             let dir = dir
                 .canonicalize()
                 .map_err(EngineError::io("resolve", &dir))?;
+            // Removals that the end of a former engine cut short.
+            for entry in std::fs::read_dir(&dir)
+                .map_err(EngineError::io("list", &dir))?
+                .flatten()
+            {
+                if entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(TRASH_PREFIX)
+                {
+                    let _ = remove_tree(&entry.path());
+                }
+            }
             Ok::<_, EngineError>((dir, Base::detect(preference)))
         })
         .await?;
@@ -130,7 +143,10 @@ impl ProcessEngine {
             workloads_dir: dir,
             ..config
         };
-        let ports = PortAllocator::new(config.ports.clone(), ephemeral_range());
+        // Two engines on one host must not go for the same ports at the same time.
+        let seed =
+            std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), &config.workloads_dir);
+        let ports = PortAllocator::new(config.ports.clone(), ephemeral_range()).beginning_at(seed);
         let inner = Inner {
             config,
             clock,
@@ -149,6 +165,33 @@ impl ProcessEngine {
     /// The directory of a workload's log, for [`crate::log::LogReader`].
     pub fn log_dir(&self, id: &WorkloadId) -> PathBuf {
         self.0.home(id).log()
+    }
+
+    /// Stops every living workload by its own stop policy, all at once, and waits for their ends:
+    /// what Ctrl-C in the terminal of `serve` and `ondol stop` mean.
+    pub async fn stop_all(&self) -> Vec<(WorkloadId, Result<Exit, EngineError>)> {
+        let living: Vec<WorkloadId> = match self.list().await {
+            Ok(all) => all
+                .into_iter()
+                .filter(|seen| seen.state.exit().is_none())
+                .map(|seen| seen.id)
+                .collect(),
+            Err(error) => {
+                tracing::error!(error = %error, "workloads not listed");
+                return Vec::new();
+            }
+        };
+        let ends = living.into_iter().map(|id| async move {
+            let home = self.0.home(&id);
+            let stored = blocking(move || home.spec()).await;
+            let policy = stored
+                .ok()
+                .flatten()
+                .map(|spec| spec.stop)
+                .unwrap_or_default();
+            (id, self.stop(&id, policy).await)
+        });
+        futures_util::future::join_all(ends).await
     }
 
     async fn adopt_all(&self) -> Result<(), EngineError> {
@@ -285,154 +328,6 @@ impl Inner {
                 Err(EngineError::ShimSilent { id: *id, source })
             }
         }
-    }
-}
-
-#[async_trait::async_trait]
-impl Engine for ProcessEngine {
-    fn name(&self) -> &'static str {
-        "process"
-    }
-
-    async fn start(&self, spec: WorkloadSpec) -> Result<Started, EngineError> {
-        let inner = self.0.clone();
-        // A caller that goes away must not leave a shim that nobody watches.
-        let id = spec.id;
-        let started = tokio::spawn(async move { inner.start(spec).await }).await;
-        started.unwrap_or_else(|error| {
-            Err(EngineError::Shim {
-                id,
-                reason: error.to_string(),
-            })
-        })
-    }
-
-    async fn observe(&self, id: &WorkloadId) -> Result<Option<Observation>, EngineError> {
-        self.0.observe(id).await
-    }
-
-    async fn list(&self) -> Result<Vec<Observation>, EngineError> {
-        let mut all = Vec::new();
-        for id in self.0.ids().await? {
-            match self.0.observe(&id).await {
-                Ok(observation) => all.extend(observation),
-                Err(error) => {
-                    tracing::error!(workload.id = %id, error = %error, "workload not listed")
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    async fn stop(&self, id: &WorkloadId, policy: StopPolicy) -> Result<Exit, EngineError> {
-        let grace_millis = u64::try_from(policy.grace.as_millis()).unwrap_or(u64::MAX);
-        let patience = policy.grace.saturating_add(END_PATIENCE);
-        self.0
-            .end(
-                id,
-                Operation::Stop {
-                    signal: policy.signal,
-                    grace_millis,
-                },
-                patience,
-            )
-            .await
-    }
-
-    async fn kill(&self, id: &WorkloadId) -> Result<Exit, EngineError> {
-        self.0.end(id, Operation::Kill, END_PATIENCE).await
-    }
-
-    async fn wait(&self, id: &WorkloadId) -> Result<Exit, EngineError> {
-        self.0.wait(id).await
-    }
-
-    async fn logs(&self, id: &WorkloadId, query: LogQuery) -> Result<LogLines, EngineError> {
-        self.0.known(id).await?;
-        Ok(stream::lines(self.0.clone(), *id, query))
-    }
-
-    async fn remove(&self, id: &WorkloadId) -> Result<(), EngineError> {
-        let gate = self.0.gate(id);
-        let _gate = gate.lock().await;
-        if let Some(observation) = self.0.observe_gated(id).await?
-            && observation.state.exit().is_none()
-        {
-            return Err(EngineError::Running {
-                id: *id,
-                incarnation: observation.incarnation,
-            });
-        }
-        let home = self.0.home(id);
-        if home.is_locked() {
-            return Err(EngineError::Running {
-                id: *id,
-                incarnation: 0,
-            });
-        }
-        // Renamed first, so that a removal that is cut short leaves no half of a workload.
-        let trash = self.0.config.workloads_dir.join(format!("removed-{id}"));
-        blocking(move || {
-            remove_tree(&trash).map_err(EngineError::io("remove", &trash))?;
-            match std::fs::rename(home.dir(), &trash) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                other => other.map_err(EngineError::io("remove", home.dir()))?,
-            }
-            remove_tree(&trash).map_err(EngineError::io("remove", &trash))
-        })
-        .await?;
-        self.0.changed();
-        Ok(())
-    }
-
-    async fn usage(&self, id: &WorkloadId) -> Result<Usage, EngineError> {
-        if let WorkloadState::Exited(exit) = self.0.known(id).await?.state {
-            return Ok(exit.usage);
-        }
-        let home = self.0.home(id);
-        blocking(move || {
-            let identity = home.identity()?;
-            Ok(identity
-                .map(|identity| usage_now(identity.cgroup.as_ref(), identity.shim.pid))
-                .unwrap_or_default())
-        })
-        .await
-    }
-
-    async fn listening(&self, id: &WorkloadId) -> Result<Vec<SocketAddr>, EngineError> {
-        let WorkloadState::Running { pid, .. } = self.0.known(id).await?.state else {
-            return Ok(Vec::new());
-        };
-        let home = self.0.home(id);
-        blocking(move || {
-            let group = home.identity()?.and_then(|identity| identity.cgroup);
-            let mut pids = crate::procfs::descendants(pid);
-            pids.insert(pid);
-            pids.extend(group.iter().flat_map(crate::cgroup::Dirs::pids));
-            Ok(listening::listening(&pids))
-        })
-        .await
-    }
-
-    async fn capabilities(&self) -> Capabilities {
-        let netns = self.0.netns().await;
-        let mut notices = self.0.cgroups.notices.clone();
-        match (&netns.way, &netns.outbound) {
-            (Err(reason), _) => notices.push(format!("a fixed service.port is refused: no network namespace ({reason})")),
-            (Ok(_), None) => notices.push(
-                "a program with a fixed service.port has no outbound network: install slirp4netns to give it one".to_owned(),
-            ),
-            _ => {}
-        }
-        Capabilities {
-            cgroups: self.0.cgroups.version(),
-            netns: netns.way.is_ok(),
-            notices,
-        }
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
     }
 }
 

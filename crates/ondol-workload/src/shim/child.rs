@@ -111,7 +111,7 @@ pub(super) fn start(
     for reader in [&stdout, &stderr] {
         rustix::io::ioctl_fionbio(reader, true)?;
     }
-    let counted = group.is_some_and(|group| group.counts_pids());
+    let counted = group.is_some_and(|group| group.has("pids"));
     let max_user_processes = match spec.limits.pids {
         Some(most) if !counted => Some(procfs::threads_of_own_user() + u64::from(most)),
         _ => None,

@@ -28,7 +28,9 @@ const HELPER_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Netns {
     pub(super) join: JoinPlan,
     pub(super) helpers: Vec<i32>,
-    holder: Child,
+    pub(super) notice: Option<String>,
+    /// To be dropped when the program is in the namespace.
+    pub(super) holder: Holder,
 }
 
 impl Netns {
@@ -52,10 +54,16 @@ impl Netns {
             let pid = holder.id();
             let mut helpers = Vec::new();
             let mut resolv_conf = None;
+            let mut notice = None;
             if let Some(program) = outbound {
-                let (child, overlay) = start_outbound(home, program, pid, user_namespace)?;
-                helpers.push(child.id() as i32);
-                resolv_conf = Some(overlay);
+                // A service can do its work without a way out, so that is only told.
+                match start_outbound(home, program, pid, user_namespace) {
+                    Ok((child, overlay)) => {
+                        helpers.push(child.id() as i32);
+                        resolv_conf = overlay;
+                    }
+                    Err(error) => notice = Some(format!("it has no outbound network: {error}")),
+                }
             }
             let mut relay = helper(
                 shim_command,
@@ -67,24 +75,21 @@ impl Netns {
             Ok((
                 JoinPlan::of(pid as i32, user_namespace, resolv_conf)?,
                 helpers,
+                notice,
             ))
         })();
         match result {
-            Ok((join, helpers)) => Ok(Self {
+            Ok((join, helpers, notice)) => Ok(Self {
+                notice,
                 join,
                 helpers,
-                holder,
+                holder: Holder(holder),
             }),
             Err(error) => {
                 end(&mut holder);
                 Err(error)
             }
         }
-    }
-
-    /// The plan for the program; the holder ends when the other part is dropped.
-    pub(super) fn into_parts(self) -> (JoinPlan, Vec<i32>, Holder) {
-        (self.join, self.helpers, Holder(self.holder))
     }
 }
 
@@ -147,7 +152,7 @@ fn start_outbound(
     program: &Path,
     pid: u32,
     user_namespace: bool,
-) -> io::Result<(Child, CString)> {
+) -> io::Result<(Child, Option<CString>)> {
     let overlay = home.path("resolv.conf");
     std::fs::write(&overlay, "nameserver 10.0.2.3\n")?;
     let mut command = Command::new(program);
@@ -175,7 +180,12 @@ fn start_outbound(
     }
     // It goes on to print there; the pipe must not break.
     std::mem::forget(stdout);
-    Ok((child, CString::new(overlay.as_os_str().as_bytes())?))
+    // What is not there cannot be overlaid.
+    let overlay = Path::new("/etc/resolv.conf").exists().then_some(overlay);
+    let overlay = overlay
+        .map(|path| CString::new(path.as_os_str().as_bytes()))
+        .transpose()?;
+    Ok((child, overlay))
 }
 
 /// `shim probe`: makes a namespace, says so, and holds it until standard input ends.

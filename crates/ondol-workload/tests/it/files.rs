@@ -152,3 +152,20 @@ async fn a_port_is_free_again_after_the_end() {
         bench.end(&spec.id).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_signal_is_ignored_or_blocked_in_a_program() {
+    let setup = Setup::new(CgroupPreference::Auto);
+    let bench = setup.bench().await;
+    // What this process would hand down when it was started with `nohup` or in the background.
+    let spec = bench.script("exec grep -E 'Sig(Blk|Ign)' /proc/self/status");
+    bench.run(&spec).await;
+    let out = bench.stdout(&spec.id).await;
+    // Two signals belong to the C library, which lets nobody change them.
+    const OF_THE_LIBRARY: u64 = 0b11 << 31;
+    let words = out.split_whitespace().filter(|word| !word.ends_with(':'));
+    let masks: Vec<u64> = words
+        .map(|word| u64::from_str_radix(word, 16).unwrap() & !OF_THE_LIBRARY)
+        .collect();
+    assert_eq!(masks, [0, 0], "{out}");
+}

@@ -103,6 +103,7 @@ conformance!(
         usage_is_counted,
         a_port_is_given_and_listeners_are_found,
         a_fixed_port_has_a_network_of_its_own,
+        a_fixed_port_has_a_way_out,
         an_assigned_port_is_given_once,
     ]
 );
