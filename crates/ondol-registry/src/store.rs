@@ -397,7 +397,10 @@ pub(crate) async fn delete_project(
     Ok(())
 }
 
-pub(crate) async fn repository_of(tx: &mut Tx<'_>, digest: &Digest) -> Result<Option<String>, StoreError> {
+pub(crate) async fn repository_of(
+    tx: &mut Tx<'_>,
+    digest: &Digest,
+) -> Result<Option<String>, StoreError> {
     tx.fetch_optional(
         "SELECT repository FROM registry_manifest WHERE digest = $1 ORDER BY repository LIMIT 1",
         params![digest],
