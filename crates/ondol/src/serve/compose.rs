@@ -185,7 +185,10 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         }),
         models: known.clone(),
         secrets: stored_secrets.clone(),
-        routes: Arc::new(traffic::GatewayRoutes(gateways.clone())),
+        routes: Arc::new(traffic::GatewayRoutes {
+            control: gateways.clone(),
+            own: traffic::own_names(keeper.address(), &settings.hosts),
+        }),
     };
     let deploy = Deploy::build(
         deploy_deps,

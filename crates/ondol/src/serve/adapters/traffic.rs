@@ -9,18 +9,50 @@ use ondol_gateway::{
 use ondol_types::Problem;
 
 /// Routes pushed to every live gateway.
-pub(in crate::serve) struct GatewayRoutes(pub(in crate::serve) GatewayControl);
+pub(in crate::serve) struct GatewayRoutes {
+    pub(in crate::serve) control: GatewayControl,
+    /// The names of the gateway itself.
+    pub(in crate::serve) own: Vec<String>,
+}
+
+/// The names under which the gateway serves `/apps/…`. One that listens on this machine alone
+/// answers only to names of this machine, so that a page of a stranger's domain that resolves
+/// here reaches nothing; one that is open to a network is told its names by `--host`, and without
+/// any answers to all.
+pub(in crate::serve) fn own_names(
+    address: std::net::SocketAddr,
+    configured: &[String],
+) -> Vec<String> {
+    if !address.ip().is_loopback() && configured.is_empty() {
+        return vec!["*".to_owned()];
+    }
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "[::1]".to_owned(),
+    ];
+    if !address.ip().is_unspecified() {
+        names.push(match address.ip() {
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+            ip => ip.to_string(),
+        });
+    }
+    names.extend(configured.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
 
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn snapshot(table: RouteTable) -> Snapshot {
+fn snapshot(table: RouteTable, own: &[String]) -> Snapshot {
     let routes = table.routes.into_iter().map(|route| Route {
         project: route.project,
         environment: route.environment,
         hosts: match route.hosts {
-            Hosts::Own => vec!["*".to_owned()],
+            Hosts::Own => own.to_vec(),
             Hosts::Named(names) => names,
         },
         path_prefix: route.path,
@@ -60,7 +92,7 @@ fn snapshot(table: RouteTable) -> Snapshot {
 #[async_trait]
 impl Routes for GatewayRoutes {
     async fn apply(&self, table: RouteTable) -> Result<Applied, Problem> {
-        let applied = self.0.apply(&snapshot(table)).await?;
+        let applied = self.control.apply(&snapshot(table, &self.own)).await?;
         Ok(Applied {
             generation: i64::try_from(applied.generation).unwrap_or(i64::MAX),
             gateways: applied.gateways.len() as u32,
@@ -69,7 +101,7 @@ impl Routes for GatewayRoutes {
 
     async fn generation(&self) -> Result<i64, Problem> {
         let newest = self
-            .0
+            .control
             .status()
             .await?
             .into_iter()
@@ -81,7 +113,7 @@ impl Routes for GatewayRoutes {
     }
 
     async fn counters(&self) -> Result<Counters, Problem> {
-        let counted = self.0.counters().await?;
+        let counted = self.control.counters().await?;
         let releases = counted.releases.iter().map(|release| {
             let traffic = ReleaseTraffic {
                 requests: release.requests(),
