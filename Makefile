@@ -3,7 +3,7 @@ CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 export ONDOL_BIN := $(abspath $(TARGET))/release/ondol
 
-.PHONY: setup build demo test check unit e2e bench reference clean-demo
+.PHONY: setup build demo test check unit fresh e2e bench reference
 
 setup: ## install what is missing, or say what to install
 	@scripts/setup.sh $(SETUP)
@@ -15,7 +15,7 @@ demo: SETUP = run
 demo: setup build ## build, start the platform, walk the whole loop, leave it running until Ctrl-C
 	@scripts/demo.sh
 
-test: setup check unit build e2e ## the command that CI calls
+test: setup check unit build fresh e2e ## the command that CI calls
 
 check:
 	$(CARGO) fmt --all --check
@@ -24,6 +24,9 @@ check:
 
 unit:
 	ONDOL_REQUIRE_POSTGRES=1 $(CARGO) test --workspace --exclude ondol-testing --locked
+
+fresh: build ## the generated pages are what the program says
+	@scripts/fresh.sh
 
 e2e: build
 	$(CARGO) test -p ondol-testing --locked -- --test-threads=2
