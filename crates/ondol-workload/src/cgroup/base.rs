@@ -77,6 +77,7 @@ impl Base {
         let Some(dirs) = best else {
             return none("this user may not make control groups here");
         };
+        sweep(&dirs);
         let missing: Vec<&str> = ["memory", "cpu", "pids"]
             .into_iter()
             .filter(|name| !dirs.has(name))
@@ -100,6 +101,26 @@ impl Base {
         self.dirs
             .as_ref()
             .map_or(CgroupVersion::None, |dirs| dirs.version)
+    }
+}
+
+/// Removes groups whose shim is gone and which are empty: their workload's directory was deleted
+/// before anybody settled it. The kernel refuses for a group that has processes.
+fn sweep(base: &Dirs) {
+    for entry in base
+        .dirs
+        .values()
+        .filter_map(|dir| fs::read_dir(dir).ok())
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let shim = name
+            .to_str()
+            .and_then(|name| name.rsplit('-').next()?.parse::<i32>().ok());
+        if shim.is_some_and(|pid| procfs::Stat::of(pid).is_none()) {
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
