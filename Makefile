@@ -3,7 +3,7 @@ CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 export ONDOL_BIN := $(abspath $(TARGET))/release/ondol
 
-.PHONY: setup build demo test check unit fresh e2e bench reference
+.PHONY: setup build demo test check fresh tests unit e2e bench reference
 
 setup: ## install what is missing, or say what to install
 	@scripts/setup.sh $(SETUP)
@@ -15,20 +15,24 @@ demo: SETUP = run
 demo: setup build ## build, start the platform, walk the whole loop, leave it running until Ctrl-C
 	@scripts/demo.sh
 
-test: setup check unit build fresh e2e ## the command that CI calls
+test: setup check build fresh tests ## the command that CI calls
 
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@scripts/tidy.sh
 
-unit:
+# One build for all tests: selecting fewer crates would compile their dependencies again.
+tests: build
+	ONDOL_REQUIRE_POSTGRES=1 $(CARGO) test --workspace --locked
+
+unit: ## everything but the end-to-end tests
 	ONDOL_REQUIRE_POSTGRES=1 $(CARGO) test --workspace --exclude ondol-testing --locked
 
 fresh: build ## the generated pages are what the program says
 	@scripts/fresh.sh
 
-e2e: build
+e2e: build ## the end-to-end tests alone
 	$(CARGO) test -p ondol-testing --locked -- --test-threads=2
 
 bench: build ## print our figures and the rivals' from the same run
