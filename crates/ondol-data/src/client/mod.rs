@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ondol_types::{Problem, UploadId};
 
-pub use push::{Progress, PushOptions, push};
+pub use push::{Progress, ProgressFn, PushOptions, push};
 pub use receive::Receiver;
 pub use walk::{LocalFile, walk};
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -85,6 +85,9 @@ pub enum Progress {
     },
 }
 
+/// Is told how far a push is, also from other threads.
+pub type ProgressFn = Arc<dyn Fn(Progress) + Send + Sync>;
+
 /// Pushes a file or a folder.
 ///
 /// # Errors
@@ -94,16 +97,17 @@ pub async fn push(
     transport: &dyn Transport,
     path: &Path,
     options: &PushOptions,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: ProgressFn,
 ) -> Result<Pushed, Problem> {
     let (path, max_files) = (path.to_owned(), options.max_files);
-    let files = run(move || walk(&path, max_files)).await??;
+    let files = Arc::new(run(move || walk(&path, max_files)).await??);
     progress(Progress::Found {
         files: files.len() as u64,
         bytes: files.iter().map(|file| file.size).sum(),
     });
     let session = transport.begin().await?;
-    let entries = tokio::task::block_in_place(|| hash(&files, options.threads, progress))?;
+    let (found, threads, report) = (files.clone(), options.threads, progress.clone());
+    let entries = run(move || hash(&found, threads, &*report)).await??;
 
     let mut seen = HashSet::new();
     let keys: Vec<Key> = entries
@@ -132,7 +136,7 @@ pub async fn push(
             }
         });
         let sent = ReceiverStream::new(receive)
-            .map(|bundle: DataResult<(Bytes, u64)>| async {
+            .map(async |bundle: DataResult<(Bytes, u64)>| {
                 let (body, bytes) = bundle?;
                 transport.upload(session.id, body).await?;
                 progress(Progress::Sent { bytes });
@@ -175,7 +179,7 @@ fn missing_bytes(entries: &[FileEntry], missing: &HashSet<Key>) -> u64 {
 fn hash(
     files: &[LocalFile],
     threads: usize,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> DataResult<Vec<FileEntry>> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<DataError>> = Mutex::new(None);

@@ -5,6 +5,7 @@ mod check;
 mod checkout;
 mod commit;
 mod diff;
+mod manifest;
 mod push;
 mod read;
 mod scope;

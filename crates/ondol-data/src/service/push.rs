@@ -112,7 +112,10 @@ impl DataService {
             .filter(|key| scope.length(key).is_some())
             .copied()
             .collect();
+        let epoch = self.deps.blobs.epoch();
         let absent: HashSet<Key> = self.absent(&known).await?.into_iter().collect();
+        let here = known.iter().filter(|key| !absent.contains(key));
+        scope.note_seen(here.copied(), epoch);
         let mut asked = HashSet::new();
         Ok(keys
             .iter()
@@ -154,6 +157,7 @@ impl DataService {
         if upload.version.is_some() {
             return Err(DataError::NoUpload(session.to_string()));
         }
+        let epoch = self.deps.blobs.epoch();
         let mut decoder = Decoder::new();
         let mut writer = self.deps.blobs.pack_writer();
         let mut chunks: Vec<ChunkRef> = Vec::new();
@@ -203,7 +207,7 @@ impl DataService {
                 })
             })
             .await?;
-        self.note_sent(&upload, &chunks);
+        self.note_sent(&upload, &chunks, epoch);
         self.deps.crash.reached("data.upload.recorded");
         Ok(UploadReceipt {
             chunks: chunks.len() as u64,

@@ -20,7 +20,7 @@ const MAX_PAGE: u32 = 1_000;
 /// Bad places that are listed.
 const MAX_FINDINGS: usize = 100;
 /// Chunks that are read and hashed together.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 128;
 
 impl DataService {
     /// The datasets of a project by name, after a name.
@@ -157,32 +157,57 @@ impl DataService {
         };
         // What is wrong with each chunk met, `None` for a sound one.
         let mut known: HashMap<crate::Key, Option<String>> = HashMap::new();
+        let mut waiting: Vec<Located> = Vec::new();
+        let mut chunks = 0;
         while let Some(files) = tree.next().await? {
             for file in files {
                 let located = Located::of(&self.deps.blobs, file).await?;
-                outcome.files += 1;
-                for batch in located.chunks.chunks(TOGETHER) {
-                    self.hash(batch, &mut known, &mut outcome).await?;
-                }
-                let mut offset = 0;
-                for chunk in &located.chunks {
-                    if let Some(Some(problem)) = known.get(&chunk.key) {
-                        outcome.bad += 1;
-                        if outcome.findings.len() < MAX_FINDINGS {
-                            outcome.findings.push(BadChunk {
-                                file: located.file.path.clone(),
-                                offset,
-                                length: u64::from(chunk.len),
-                                chunk: chunk.key.digest(),
-                                problem: problem.clone(),
-                            });
-                        }
-                    }
-                    offset += u64::from(chunk.len);
+                chunks += located.chunks.len();
+                waiting.push(located);
+                if chunks >= TOGETHER {
+                    let files = std::mem::take(&mut waiting);
+                    self.verify_files(files, &mut known, &mut outcome).await?;
+                    chunks = 0;
                 }
             }
         }
+        self.verify_files(waiting, &mut known, &mut outcome).await?;
         Ok(outcome)
+    }
+
+    async fn verify_files(
+        &self,
+        files: Vec<Located>,
+        known: &mut HashMap<crate::Key, Option<String>>,
+        outcome: &mut Verification,
+    ) -> DataResult<()> {
+        let chunks: Vec<ChunkRef> = files
+            .iter()
+            .flat_map(|located| located.chunks.iter().copied())
+            .collect();
+        for batch in chunks.chunks(TOGETHER) {
+            self.hash(batch, known, outcome).await?;
+        }
+        for located in files {
+            outcome.files += 1;
+            let mut offset = 0;
+            for chunk in &located.chunks {
+                if let Some(Some(problem)) = known.get(&chunk.key) {
+                    outcome.bad += 1;
+                    if outcome.findings.len() < MAX_FINDINGS {
+                        outcome.findings.push(BadChunk {
+                            file: located.file.path.clone(),
+                            offset,
+                            length: u64::from(chunk.len),
+                            chunk: chunk.key.digest(),
+                            problem: problem.clone(),
+                        });
+                    }
+                }
+                offset += u64::from(chunk.len);
+            }
+        }
+        Ok(())
     }
 
     async fn hash(

@@ -24,6 +24,9 @@ pub(super) struct Scope {
     head: HashMap<Key, u32>,
     /// Those that were sent.
     sent: RwLock<HashMap<Key, u32>>,
+    /// Those that were seen in the blob store, with its epoch at that time: while the epoch
+    /// stays, they need not be looked for again.
+    seen: RwLock<HashMap<Key, u64>>,
 }
 
 impl Scope {
@@ -41,6 +44,17 @@ impl Scope {
     /// Whether the newest version has the chunk.
     pub(super) fn in_head(&self, key: &Key) -> bool {
         self.head.contains_key(key)
+    }
+
+    /// Whether the blob store had the chunk in this epoch.
+    pub(super) fn was_seen(&self, key: &Key, epoch: u64) -> bool {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        seen.get(key) == Some(&epoch)
+    }
+
+    pub(super) fn note_seen(&self, keys: impl Iterator<Item = Key>, epoch: u64) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(keys.map(|key| (key, epoch)));
     }
 
     pub(super) fn note(&self, chunks: &[ChunkRef]) {
@@ -97,6 +111,7 @@ impl DataService {
         let mut scope = Scope {
             head: HashMap::new(),
             sent: RwLock::new(sent.iter().flat_map(|part| decode(part)).collect()),
+            seen: RwLock::default(),
         };
         if let Some(head) = head {
             let commit = Commit::read(&self.deps.blobs, &head.head).await?;
@@ -124,10 +139,12 @@ impl DataService {
     }
 
     /// Adds what was sent to the scope, when it is in memory.
-    pub(super) fn note_sent(&self, upload: &Upload, chunks: &[ChunkRef]) {
+    /// `epoch` is that of the blob store before they were stored.
+    pub(super) fn note_sent(&self, upload: &Upload, chunks: &[ChunkRef], epoch: u64) {
         let kept = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(scope) = kept.get(&upload.id) {
             scope.note(chunks);
+            scope.note_seen(chunks.iter().map(|chunk| chunk.key), epoch);
         }
     }
 

@@ -106,7 +106,7 @@ impl World {
             world: self,
             ctx: self.ctx(),
         };
-        client::push(&direct, path, options, &|_| {}).await
+        client::push(&direct, path, options, Arc::new(|_| {})).await
     }
 
     /// Pushes these files as the whole dataset.

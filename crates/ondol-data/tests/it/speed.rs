@@ -4,7 +4,10 @@
 #![expect(clippy::print_stderr, reason = "the measurement is the point")]
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
+
+use ondol_data::client::{Progress, PushOptions, push};
 
 use crate::fixture::*;
 
@@ -38,7 +41,29 @@ async fn ten_thousand_small_files() {
         let measure = async |what: &str| {
             let (before, all) = (stored(&packs), stored(&blobs));
             let began = Instant::now();
-            let pushed = world.push(&folder).await.unwrap();
+            // When each phase was last heard of: found, hashed, asked, sent.
+            let phases = Arc::new(Mutex::new([0.0f64; 4]));
+            let noted = phases.clone();
+            let direct = Direct {
+                world: &world,
+                ctx: world.ctx(),
+            };
+            let note = move |progress: Progress| {
+                let phase = match progress {
+                    Progress::Found { .. } => 0,
+                    Progress::Hashed { .. } => 1,
+                    Progress::Missing { .. } => 2,
+                    Progress::Sent { .. } => 3,
+                };
+                noted.lock().unwrap()[phase] = began.elapsed().as_secs_f64();
+            };
+            let pushed = push(&direct, &folder, &PushOptions::default(), Arc::new(note))
+                .await
+                .unwrap();
+            eprintln!(
+                "            found, hashed, asked, sent after {:.2?} s",
+                phases.lock().unwrap()
+            );
             eprintln!(
                 "{:<11} {what:<14} {:>6.2} s  +{:>9} bytes of packs, +{:>9} in all, changed: {}",
                 world.backend.name,

@@ -15,7 +15,7 @@ use ondol_types::{Algorithm, Clock, Digest, Timestamp};
 use sqlx::AssertSqlSafe;
 
 use super::pack;
-use crate::db::{Migration, Store, Value};
+use crate::db::{Migration, SqliteSizes, Store, Value};
 use crate::error::StoreError;
 use crate::params;
 
@@ -35,8 +35,12 @@ CREATE TABLE chunk (
 
 /// Digests per statement.
 const BATCH: usize = 400;
-const READERS: u32 = 2;
-const CACHE_KIB: u32 = 1_024;
+const SIZES: SqliteSizes = SqliteSizes {
+    readers: 2,
+    cache_kib: 1_024,
+    journal_kib: 1_024,
+    checkpoint_pages: 256,
+};
 
 /// Where one packed blob lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +101,7 @@ impl Index {
     /// Opens the index and brings it in line with the packs that are there.
     pub(super) async fn open(root: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let store =
-            Store::open_sqlite_sized(&root.join("index.db"), "/blobs", clock, READERS, CACHE_KIB)
-                .await?;
+            Store::open_sqlite_sized(&root.join("index.db"), "/blobs", clock, SIZES).await?;
         store.migrate(&[MIGRATION]).await?;
         let index = Self {
             store,

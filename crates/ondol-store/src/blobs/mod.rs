@@ -84,8 +84,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// How many sweeps had begun when this hold was taken. Equal numbers mean that nothing was
-    /// removed in between.
+    /// [`Blobs::epoch`] when this hold was taken.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -186,7 +185,8 @@ impl Blobs {
         }
     }
 
-    /// How many sweeps have begun since the store was opened.
+    /// A number that grows whenever blobs are about to be removed: equal numbers mean that
+    /// nothing was removed in between.
     pub fn epoch(&self) -> u64 {
         self.0.epoch.load(Ordering::Acquire)
     }

@@ -5,6 +5,7 @@ use std::fs::File as StdFile;
 use std::io::{Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -273,6 +274,8 @@ impl Blobs {
             }
             Err(error) => return Err(StoreError::io("move away", path)(error)),
         }
+        // Who saw it here before must look again.
+        self.0.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(true)
     }
 }
@@ -309,7 +312,6 @@ fn read_loose(path: &Path, digest: &Digest, limit: u64) -> Result<Option<Bytes>,
 
 /// A file without a name, which ends with its last handle.
 fn unnamed(folder: &Path) -> std::io::Result<StdFile> {
-    use std::sync::atomic::Ordering;
     let path = folder.join(format!(
         "{}.copy",
         super::writer::NEXT.fetch_add(1, Ordering::Relaxed)

@@ -7,6 +7,7 @@ mod tx;
 mod value;
 
 pub use migrate::Migration;
+pub(crate) use pool::SqliteSizes;
 pub use pool::Store;
 pub use row::{FromValue, Row};
 pub use tx::{Tx, TxFuture};

@@ -26,6 +26,19 @@ enum Pools {
     Postgres(PgPool),
 }
 
+/// How much a SQLite file may hold on to.
+#[derive(Clone, Copy)]
+pub(crate) struct SqliteSizes {
+    /// Connections beside the writer.
+    pub(crate) readers: u32,
+    /// Page cache of each connection, in KiB.
+    pub(crate) cache_kib: u32,
+    /// What the write-ahead log keeps on disk after a checkpoint, in KiB.
+    pub(crate) journal_kib: u32,
+    /// Pages in the write-ahead log that make a checkpoint.
+    pub(crate) checkpoint_pages: u32,
+}
+
 struct Inner {
     pools: Pools,
     clock: Arc<dyn Clock>,
@@ -61,17 +74,21 @@ impl Store {
         source: &str,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        Self::open_sqlite_sized(path, source, clock, READERS, 4_096).await
+        let sizes = SqliteSizes {
+            readers: READERS,
+            cache_kib: 4_096,
+            journal_kib: 65_536,
+            checkpoint_pages: 1_000,
+        };
+        Self::open_sqlite_sized(path, source, clock, sizes).await
     }
 
-    /// Opens a SQLite file with `readers` connections beside the writer, each with a page cache
-    /// of at most `cache_kib`.
+    /// Opens a SQLite file with sizes of its own.
     pub(crate) async fn open_sqlite_sized(
         path: &Path,
         source: &str,
         clock: Arc<dyn Clock>,
-        readers: u32,
-        cache_kib: u32,
+        sizes: SqliteSizes,
     ) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -80,8 +97,12 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
-            .pragma("journal_size_limit", "67108864")
-            .pragma("cache_size", format!("-{cache_kib}"))
+            .pragma(
+                "journal_size_limit",
+                (u64::from(sizes.journal_kib) * 1_024).to_string(),
+            )
+            .pragma("wal_autocheckpoint", sizes.checkpoint_pages.to_string())
+            .pragma("cache_size", format!("-{}", sizes.cache_kib))
             .pragma("temp_store", "memory")
             .statement_cache_capacity(256)
             .disable_statement_logging();
@@ -96,7 +117,7 @@ impl Store {
             .await
             .map_err(database("open"))?;
         let readers = SqlitePoolOptions::new()
-            .max_connections(readers)
+            .max_connections(sizes.readers)
             .min_connections(0)
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(60))
