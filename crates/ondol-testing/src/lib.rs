@@ -26,17 +26,19 @@ pub use platform::{Answer, Options, Output, Platform};
 pub use project::Project;
 pub use wait::{eventually, eventually_some, runtime};
 
-/// Says that a test did nothing, and why, where the log of a test run shows it.
-#[expect(clippy::print_stderr, reason = "a test that did nothing must be seen")]
+/// Says that a test did nothing, and why. It goes past the capture of test output, so that it is
+/// also seen when the test passes.
 pub fn skipped(test: &str, why: &str) {
-    eprintln!("NOTHING TESTED by {test}: {why}");
+    say(&format!("NOTHING TESTED by {test}: {why}"));
 }
 
-/// Prints a measurement or an observation into the log of a test run.
-#[expect(
-    clippy::print_stderr,
-    reason = "the log of a test run is where people look"
-)]
+/// Says what a test measured or observed, past the capture of test output.
 pub fn remark(text: impl AsRef<str>) {
-    eprintln!("      {}", text.as_ref());
+    say(&format!("      {}", text.as_ref()));
+}
+
+fn say(text: &str) {
+    use std::io::Write;
+    // Nobody to tell is no reason to fail.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -241,20 +241,17 @@ fn a_mistake_in_the_configuration_is_named_with_its_line() {
     for (bad, words) in [
         (
             good.replace("service:", "servce:"),
-            &["ondol.yaml", "servce", "line 3", "service"][..],
+            &["ondol.yaml", "servce", ":3:", "service"][..],
         ),
         (
             format!("{good}  replicas: many\n"),
-            &["ondol.yaml", "replicas", "line"],
+            &["ondol.yaml:", "replicas"],
         ),
         (
             format!("{good}release: {{ check: \"error_rate <\" }}\n"),
             &["ondol.yaml", "check"],
         ),
-        (
-            good.replace("service:", "service: [\n"),
-            &["ondol.yaml", "line"],
-        ),
+        (good.replace("service:", "service: [\n"), &["ondol.yaml:"]),
     ] {
         app.write("ondol.yaml", &bad);
         app.commit(&platform, "A mistake");
