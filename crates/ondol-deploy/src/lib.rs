@@ -73,7 +73,10 @@ pub struct Deploy {
 impl Deploy {
     /// Builds the room. Nothing runs before [`Deploy::spawn`].
     pub fn build(deps: Deps, config: Config) -> Self {
-        let room = Arc::new(room::Room::new(deps, config));
+        Self::assemble(Arc::new(room::Room::new(deps, config)))
+    }
+
+    fn assemble(room: Arc<room::Room>) -> Self {
         let follow = Activator::new();
         let loops: Vec<(Arc<dyn Reconciler>, Activator)> = vec![
             (

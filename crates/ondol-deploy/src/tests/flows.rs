@@ -1184,3 +1184,70 @@ async fn events_tell_the_story_in_the_standard_words() {
         );
     }
 }
+
+#[tokio::test]
+async fn status_shows_rates_over_the_last_minute() {
+    use ondol_background::Reconciler;
+    for mut sim in sims().await {
+        sim.live("one", 1, plain()).await;
+        let release = sim.current().await.unwrap().id;
+        let sample = crate::sample::SampleLoop {
+            room: sim.process.room.clone(),
+        };
+        sim.outside.lock().traffic.insert(release, traffic(100, 0));
+        sample.tick().await.unwrap();
+        sim.pass(10 * SECOND).await;
+        sim.outside.lock().traffic.insert(release, traffic(300, 2));
+        sample.tick().await.unwrap();
+        let status = sim
+            .process
+            .service
+            .status(&sim.ctx(), &web())
+            .await
+            .unwrap()
+            .remove(0);
+        let seen = &status.traffic[&release];
+        assert_eq!(
+            (seen.requests, seen.rps, seen.error_rate),
+            (200, 20.0, Some(0.01))
+        );
+        assert!(seen.p50.unwrap() <= seen.p99.unwrap());
+        // The simulated program uses a tenth of a core and one mebibyte.
+        assert!((seen.cpu_cores - 0.1).abs() < 1e-3 && seen.memory_bytes == 1 << 20);
+        let replica = &status.replicas[0];
+        assert!(!replica.crash_looping && replica.probes.iter().all(|probe| probe.ok));
+        assert_eq!(status.last.unwrap().state, RolloutState::Done);
+    }
+}
+
+#[tokio::test]
+async fn the_loops_wake_each_other() {
+    for sim in sims().await {
+        let background = ondol_background::Background::new(sim.clock.clone());
+        let deploy = crate::Deploy::assemble(sim.process.room.clone());
+        deploy.spawn(&background);
+        let (service, ctx) = (deploy.service(), sim.ctx());
+        for (key, number) in [("one", 1), ("two", 2)] {
+            let asked = service
+                .request(&ctx, sim.request_of(key, number, plain()))
+                .await
+                .unwrap();
+            let done = service
+                .wait(&ctx, asked.rollout, 60 * SECOND)
+                .await
+                .unwrap();
+            assert_eq!(done.state, RolloutState::Done, "{done:#?}");
+        }
+        let deadline = std::time::Instant::now() + 60 * SECOND;
+        while !sim.outside.running(&image(1)).is_empty() {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the old replica is never stopped"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(sim.outside.serving("web"), [(2, 100)]);
+        background.stop(10 * SECOND).await;
+        assert_eq!(sim.outside.violations(), Vec::<String>::new());
+    }
+}

@@ -24,6 +24,7 @@ use crate::service::{DeployRequest, DeployService};
 use crate::store;
 
 pub(super) struct Process {
+    pub(super) room: Arc<Room>,
     environments: Arc<EnvironmentsLoop>,
     routes: Arc<RoutesLoop>,
     follow: Arc<FollowLoop>,
@@ -132,6 +133,7 @@ impl Sim {
         room.ask = outside.clone() as Arc<dyn Ask>;
         let room = Arc::new(room);
         Process {
+            room: room.clone(),
             environments: Arc::new(EnvironmentsLoop::new(room.clone())),
             routes: Arc::new(RoutesLoop::new(room.clone())),
             follow: Arc::new(FollowLoop { room: room.clone() }),
@@ -351,8 +353,8 @@ impl Sim {
     pub(super) async fn finish(&mut self, id: RolloutId) -> Rollout {
         self.until(
             "the end of the rollout",
-            Duration::from_millis(500),
-            200,
+            Duration::from_secs(1),
+            100,
             async |sim: &Sim| {
                 let state = sim.rollout(id).await.state;
                 state.is_final() || state.waits_for_person()
