@@ -385,7 +385,7 @@ fn observation(id: &WorkloadId, workload: &Workload) -> Observation {
         labels: workload.spec.labels.clone(),
         state: workload.state.clone(),
         address: workload.address,
-        work_dir: "/work".into(),
+        work_dir: "/somewhere".into(),
         notices: Vec::new(),
     }
 }
