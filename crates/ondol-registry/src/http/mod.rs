@@ -8,10 +8,11 @@ mod answer;
 mod blobs;
 mod manifests;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -24,11 +25,16 @@ use crate::service::{RegistryService, Retained};
 /// Turns the headers of a request into somebody.
 #[async_trait::async_trait]
 pub trait Authenticate: Send + Sync {
-    /// The principal; anonymous when no header says otherwise.
+    /// The principal; anonymous when no header says otherwise. `peer` is where the request came
+    /// from, for limits on wrong credentials.
     ///
     /// # Errors
     /// [`Denied::Unauthenticated`] when a header is there and wrong.
-    async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Denied>;
+    async fn principal(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> Result<Principal, Denied>;
 }
 
 /// What the routes need.
@@ -144,7 +150,9 @@ impl Call<'_> {
 }
 
 async fn dispatch(door: &Door, request: Request) -> Result<Response, RegistryError> {
-    let principal = door.authenticate.principal(request.headers()).await?;
+    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = connection.map(|info| info.0.ip());
+    let principal = door.authenticate.principal(request.headers(), peer).await?;
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let call = Call {

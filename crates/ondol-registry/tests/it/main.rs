@@ -33,7 +33,11 @@ struct ByRole;
 
 #[async_trait::async_trait]
 impl Authenticate for ByRole {
-    async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Denied> {
+    async fn principal(
+        &self,
+        headers: &HeaderMap,
+        _: Option<std::net::IpAddr>,
+    ) -> Result<Principal, Denied> {
         let Some(value) = headers
             .get("authorization")
             .and_then(|value| value.to_str().ok())

@@ -257,7 +257,7 @@ impl Push {
             force: self.force,
             ..PushOptions::default()
         };
-        let outcome = push(&transport, source, &options, &progress).await;
+        let outcome = push(&transport, source, &options, std::sync::Arc::new(progress)).await;
         bar.finish_and_clear();
         let pushed = outcome.map_err(|problem| {
             let kept = transport

@@ -211,6 +211,13 @@ impl Rollout {
                 return Ok(Exit::Success);
             }
             RolloutAction::Pause => "pause",
+            RolloutAction::Resume if newest["state"] != "paused" => {
+                let body = json!({ "environment": self.environment });
+                api.post(&format!("/projects/{project}/unhold"), &body)
+                    .await?;
+                output::note("automatic rollouts go on");
+                return Ok(Exit::Success);
+            }
             RolloutAction::Resume => "resume",
             RolloutAction::Abort => "abort",
         };

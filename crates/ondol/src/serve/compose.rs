@@ -95,13 +95,14 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         settings.crash.clone(),
     );
     let run = data.folder("run");
-    let keeper = KeeperClient::connect_or_spawn(KeeperSpawn {
+    let mut spawn = KeeperSpawn {
         run_dir: run.clone(),
         exe: settings.program.clone(),
         args: crate::roles::keeper_arguments(data.root(), settings.gateway_listen),
         listen: settings.gateway_listen,
         log: run.join("gateway.log"),
-    });
+    };
+    let keeper = KeeperClient::connect_or_spawn(spawn.clone());
     let opening = async {
         let store = match &settings.database {
             Some(url) => Store::open_postgres(url, SOURCE, clock.clone()).await?,
@@ -116,6 +117,9 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     let engine = ProcessEngine::open(engine_config, clock.clone(), crash.clone());
     let (keeper, store, engine) = tokio::join!(keeper, opening, engine);
     let (keeper, store) = (keeper?, store?);
+    // One that is started later takes the address that this one has.
+    spawn.listen = keeper.address();
+    spawn.args = crate::roles::keeper_arguments(data.root(), spawn.listen);
     let engine: Arc<dyn Engine> = Arc::new(engine?);
     let places = Arc::new(Places {
         control: control.to_owned(),
@@ -245,6 +249,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
             Arc::new(Retention::new(registry.clone(), releases.clone())),
             Activator::new(),
         ),
+        (Arc::new(KeeperAlive(spawn)), Activator::new()),
         (
             Arc::new(ExpiredPushes::new(store.clone())),
             Activator::new(),
@@ -325,6 +330,37 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         door: http::router(door, routers),
         _hooks: hooks,
     })
+}
+
+/// Keeps a keeper alive while the control plane is: the keeper restarts the gateway, and this
+/// restarts the keeper.
+struct KeeperAlive(KeeperSpawn);
+
+#[async_trait::async_trait]
+impl Reconciler for KeeperAlive {
+    fn name(&self) -> &'static str {
+        "gateway.keeper"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+
+    async fn tick(&self) -> Result<Report, Problem> {
+        if KeeperClient::connect(&self.0.run_dir).await?.is_some() {
+            return Ok(Report {
+                seen: 1,
+                ..Report::default()
+            });
+        }
+        KeeperClient::connect_or_spawn(self.0.clone()).await?;
+        Ok(Report {
+            seen: 1,
+            changed: 1,
+            note: Some("the keeper had died and was started again".to_owned()),
+            more: false,
+        })
+    }
 }
 
 /// The sweep over tokens and secrets as a loop.

@@ -312,7 +312,7 @@ impl Action for Deploy {
         let request = DeployRequest {
             key: ctx.step.id.to_string(),
             project: ctx.run.project.clone(),
-            environment: EnvironmentName::production(),
+            environment: environment_of(&ctx.run)?,
             reason: if matches!(ctx.run.trigger, Trigger::Data { .. }) {
                 Reason::Data
             } else {
@@ -363,6 +363,36 @@ impl Action for Deploy {
             }
         }
     }
+}
+
+/// Production for what may go there; a branch that asks for a preview has an environment named
+/// after it.
+fn environment_of(run: &ondol_pipeline::model::Run) -> Result<EnvironmentName, Problem> {
+    let preview = run
+        .branch
+        .as_deref()
+        .filter(|_| !run.trigger.is_production());
+    let Some(branch) = preview else {
+        return Ok(EnvironmentName::production());
+    };
+    let mut label = String::from("preview-");
+    for c in branch.to_lowercase().chars().take(48) {
+        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
+        if c != '-' || !label.ends_with('-') {
+            label.push(c);
+        }
+    }
+    let label = if label == "preview-" {
+        "preview"
+    } else {
+        label.trim_end_matches('-')
+    };
+    label.parse().map_err(|error| {
+        Problem::internal(
+            format!("branch `{branch}` gives no environment name"),
+            error,
+        )
+    })
 }
 
 /// What helps to find the cause, for the log of the step.

@@ -9,8 +9,12 @@ pub(in crate::serve) struct RegistryDoor(pub(in crate::serve) Authenticator);
 
 #[async_trait]
 impl ondol_registry::http::Authenticate for RegistryDoor {
-    async fn principal(&self, headers: &HeaderMap) -> Result<Principal, Denied> {
-        self.0.authenticate(headers, None).await.map_err(|error| {
+    async fn principal(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<std::net::IpAddr>,
+    ) -> Result<Principal, Denied> {
+        self.0.authenticate(headers, peer).await.map_err(|error| {
             tracing::debug!(error = %error, "registry credentials refused");
             Denied::Unauthenticated
         })
