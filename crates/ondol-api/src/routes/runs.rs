@@ -175,6 +175,8 @@ async fn list_of_project(
     Path(project): Path<ProjectName>,
     Query(query): Query<RunsQuery>,
 ) -> Answer<Json<Page<RunSummary>>> {
+    // A project that does not exist is told apart from one without runs.
+    rooms.git.show(&ctx, &project).await?;
     page(&rooms, &ctx, Some(project), query).await
 }
 

@@ -37,6 +37,19 @@ pub trait Authenticate: Send + Sync {
     ) -> Result<Principal, Denied>;
 }
 
+/// Knows which projects there are.
+#[async_trait::async_trait]
+pub trait Projects: Send + Sync {
+    /// Whether a project exists.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    async fn exists(
+        &self,
+        project: &ondol_types::ProjectName,
+    ) -> Result<bool, ondol_types::Problem>;
+}
+
 /// What the routes need.
 #[derive(Clone)]
 pub struct Door {
@@ -44,6 +57,8 @@ pub struct Door {
     pub registry: RegistryService,
     /// Who asks.
     pub authenticate: Arc<dyn Authenticate>,
+    /// Which projects there are: images belong to one.
+    pub projects: Arc<dyn Projects>,
     /// What must stay.
     pub retained: Arc<dyn Retained>,
     /// The clock of each request.
@@ -84,6 +99,21 @@ enum Target<'p> {
     Upload(&'p str, &'p str),
     Blob(&'p str, &'p str),
     Nothing,
+}
+
+impl<'p> Target<'p> {
+    /// The repository that a path names.
+    fn repository(&self) -> Option<&'p str> {
+        match self {
+            Self::Tags(name)
+            | Self::Referrers(name, _)
+            | Self::Manifest(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _)
+            | Self::Blob(name, _) => Some(name),
+            Self::Base | Self::Catalog | Self::Nothing => None,
+        }
+    }
 }
 
 fn parse(path: &str) -> Target<'_> {
@@ -164,9 +194,20 @@ async fn dispatch(door: &Door, request: Request) -> Result<Response, RegistryErr
     if !call.ctx.principal.is_authenticated() {
         return Err(Denied::Unauthenticated.into());
     }
+    let target = parse(&path);
+    if let Some(text) = target.repository() {
+        let repository: Repository = text.parse()?;
+        let project = repository.project();
+        let exists = door.projects.exists(project).await.map_err(|problem| {
+            RegistryError::Broken(format!("the project could not be looked up: {problem}"))
+        })?;
+        if !exists {
+            return Err(Denied::Invisible(format!("project `{project}`")).into());
+        }
+    }
     let read = method == Method::GET || method == Method::HEAD;
     let name = |text: &str| text.parse::<Repository>();
-    match parse(&path) {
+    match target {
         Target::Base if read => Ok(answer::json(StatusCode::OK, &serde_json::json!({}))),
         Target::Catalog if read => manifests::catalog(call).await,
         Target::Tags(repository) if read => manifests::tags(call, name(repository)?).await,

@@ -28,6 +28,13 @@ impl Retained for Nothing {
     }
 }
 
+#[async_trait::async_trait]
+impl ondol_registry::http::Projects for Nothing {
+    async fn exists(&self, project: &ProjectName) -> Result<bool, Problem> {
+        Ok(project.as_str() == "web" || project.as_str() == "other")
+    }
+}
+
 /// `Basic user:token` where the token is the name of a role.
 struct ByRole;
 
@@ -78,6 +85,7 @@ async fn serve(registry: RegistryService) -> SocketAddr {
     let door = Door {
         registry,
         authenticate: Arc::new(ByRole),
+        projects: Arc::new(Nothing),
         retained: Arc::new(Nothing),
         clock: Arc::new(SystemClock),
     };

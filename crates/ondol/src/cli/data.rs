@@ -216,6 +216,8 @@ fn path(project: &ProjectName, name: &DatasetName) -> String {
 impl Push {
     async fn run(self, api: &Api) -> Outcome<Exit> {
         let project = self.target.resolve()?;
+        std::fs::metadata(&self.path)
+            .map_err(Failure::io(format!("read {}", self.path.display())))?;
         // A file under another name is pushed from a folder of its own.
         let renamed = match &self.as_name {
             None => None,

@@ -55,6 +55,7 @@ pub(super) struct Platform {
     pub(super) stopping: CancellationToken,
     background: Background,
     loops: Vec<(Arc<dyn Reconciler>, Activator)>,
+    followers: Vec<Activator>,
     deploy: Deploy,
     pipeline: Pipeline,
     door: Router,
@@ -71,6 +72,13 @@ impl Platform {
             self.background.spawn(reconciler, activator);
         }
         self.deploy.spawn(&self.background);
+        // Rooms that follow the log without a signal of their own.
+        let (mut appended, followers) = (self.store.appended(), self.followers.clone());
+        tokio::spawn(self.stopping.clone().run_until_cancelled_owned(async move {
+            while appended.changed().await.is_ok() {
+                followers.iter().for_each(Activator::wake);
+            }
+        }));
         let (pipeline, stop) = (self.pipeline.clone(), self.stopping.clone());
         tokio::spawn(async move { pipeline.listen(stop).await });
     }
@@ -239,6 +247,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         Arc::new(DatasetOwner::new(store.clone(), blobs.clone())),
         Arc::new(model_registry.clone()),
     ];
+    let (sweeping, modelling) = (Activator::new(), Activator::new());
     let loops: Vec<(Arc<dyn Reconciler>, Activator)> = vec![
         (Arc::new(RefsReconciler::new(git.clone())), git.activator()),
         (
@@ -263,14 +272,14 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
                 model_registry.clone(),
                 releases.clone(),
             )),
-            Activator::new(),
+            modelling.clone(),
         ),
         (
             Arc::new(Sweep(ondol_auth::Housekeeping::new(
                 tokens.clone(),
                 secrets.clone(),
             ))),
-            Activator::new(),
+            sweeping.clone(),
         ),
     ];
 
@@ -305,6 +314,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     let registry_door = ondol_registry::http::Door {
         registry,
         authenticate: Arc::new(doors::RegistryDoor(authenticator.clone())),
+        projects: Arc::new(models::GitProjects(git.clone())),
         retained: releases,
         clock: clock.clone(),
     };
@@ -325,6 +335,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         stopping,
         background,
         loops,
+        followers: vec![sweeping, modelling],
         deploy,
         pipeline,
         door: http::router(door, routers),

@@ -86,3 +86,10 @@ impl ondol_data::Projects for GitProjects {
         Ok(self.0.exists(project).await?)
     }
 }
+
+#[async_trait]
+impl ondol_registry::http::Projects for GitProjects {
+    async fn exists(&self, project: &ProjectName) -> Result<bool, Problem> {
+        Ok(self.0.exists(project).await?)
+    }
+}
