@@ -134,6 +134,11 @@ fn applications_outlive_the_control_plane() {
     // What dies while serve is dead is replaced when it is back.
     platform.kill9();
     platform.app("lasting", "/crash").unwrap().is(200);
+    eventually("the replica has died", PATIENCE, || {
+        replica
+            .as_i64()
+            .is_some_and(|pid| !ondol_testing::process::is_alive(pid as i32))
+    });
     platform.restart();
     assert_ne!(
         pid(&platform),

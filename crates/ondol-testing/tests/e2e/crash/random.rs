@@ -31,7 +31,7 @@ fn seed() -> u64 {
 fn kill_at_random(mut rig: Rig, random: &mut Random, rounds: usize) {
     for round in 0..rounds {
         let victim = VICTIMS[round % VICTIMS.len()];
-        let after = Duration::from_millis(random.below(3_000));
+        let after = Duration::from_millis(random.below(1_500));
         let push = rig.prepare();
         let began = Instant::now();
         let output = std::thread::scope(|scope| {
@@ -81,7 +81,7 @@ fn code_survives_death_at_random_instants() {
     kill_at_random(
         Rig::code(""),
         &mut Random::new(seed),
-        if all() { 24 } else { 4 },
+        if all() { 32 } else { 6 },
     );
 }
 
@@ -92,6 +92,6 @@ fn data_survives_death_at_random_instants() {
     kill_at_random(
         Rig::data(),
         &mut Random::new(seed),
-        if all() { 16 } else { 2 },
+        if all() { 24 } else { 4 },
     );
 }
