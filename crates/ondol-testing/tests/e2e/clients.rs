@@ -223,6 +223,7 @@ fn a_token_opens_what_it_is_for() {
         .cli(&["token", "revoke", &viewer_id], web.dir())
         .ok();
     cli_as(&viewer, &["status"]).exits(3);
+    cli_as("ondol_not-a-token", &["status"]).exits(3);
     platform.last_run("shop");
 }
 

@@ -129,7 +129,7 @@ fn applications_outlive_the_control_plane() {
     assert_eq!(pid(&platform), replica, "answers without a control plane");
     platform.restart();
     assert_eq!(pid(&platform), replica, "adopted after SIGTERM");
-    load.finish().assert_no_failure(5);
+    load.finish().assert_no_failure(2);
 
     // What dies while serve is dead is replaced when it is back.
     platform.kill9();
@@ -188,5 +188,20 @@ fn stop_works_without_the_api() {
     platform.wait_for_app("lasting", "/version", |answer| answer.status == 200);
     stop(&platform, &[]);
     assert!(platform.wait_for_end(PATIENCE).is_some(), "serve ended");
+    platform.assert_nothing_runs();
+}
+
+#[test]
+fn stop_finds_a_gateway_whose_keeper_is_dead() {
+    let mut platform = Platform::start();
+    let app = small_app(&platform, "lasting", "", "");
+    push_live(&platform, &app);
+    platform.kill9();
+    platform.kill9_keeper();
+    platform.app("lasting", "/version").unwrap().is(200);
+    let data = platform.data().to_str().unwrap();
+    platform
+        .cli(&["stop", "--data", data], platform.folder())
+        .ok();
     platform.assert_nothing_runs();
 }
