@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ondol_gateway::KeeperClient;
+use ondol_gateway::{GatewayControl, KeeperClient};
 use ondol_store::DataDir;
 use ondol_types::{NoCrash, SystemClock};
 use ondol_workload::{Engine, ProcessEngine, StopPolicy};
@@ -25,10 +25,13 @@ pub(super) async fn end_everything(engine: &dyn Engine, data: &Path) {
         .filter(|observation| observation.state.exit().is_none());
     let stops = running.map(|observation| engine.stop(&observation.id, StopPolicy::default()));
     let gateway = async {
-        if let Ok(Some(keeper)) = KeeperClient::connect(&data.join("run")).await
-            && let Err(error) = keeper.stop(GATEWAY_DEADLINE).await
-        {
-            tracing::warn!(error = %error, "the gateway did not stop");
+        match KeeperClient::connect(&data.join("run")).await {
+            Ok(Some(keeper)) => {
+                if let Err(error) = keeper.stop(GATEWAY_DEADLINE).await {
+                    tracing::warn!(error = %error, "the gateway did not stop");
+                }
+            }
+            _ => end_orphans(data).await,
         }
     };
     for outcome in futures_util::future::join(futures_util::future::join_all(stops), gateway)
@@ -38,6 +41,32 @@ pub(super) async fn end_everything(engine: &dyn Engine, data: &Path) {
         if let Err(error) = outcome {
             tracing::warn!(error = %error, "a workload did not stop");
         }
+    }
+}
+
+/// Ends gateways whose keeper is dead: nobody else would.
+async fn end_orphans(data: &Path) {
+    let Ok(control) = GatewayControl::new(&data.join("run")) else {
+        return;
+    };
+    let began = Instant::now();
+    while began.elapsed() < GATEWAY_DEADLINE * 2 {
+        let alive = control.status().await.unwrap_or_default();
+        if alive.is_empty() {
+            return;
+        }
+        let signal = if began.elapsed() < GATEWAY_DEADLINE {
+            Signal::TERM
+        } else {
+            Signal::KILL
+        };
+        for gateway in alive {
+            let pid = i32::try_from(gateway.process).ok().and_then(Pid::from_raw);
+            if let Some(pid) = pid {
+                let _ = kill_process(pid, signal);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
