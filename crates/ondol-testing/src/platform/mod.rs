@@ -32,6 +32,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// More arguments of `ondol serve`.
     pub arguments: Vec<String>,
+    /// A program with arguments that starts it, such as `taskset -c 0`.
+    pub launcher: Vec<String>,
 }
 
 /// A running platform; dropping it ends everything of its data directory and checks that nothing
@@ -43,6 +45,7 @@ pub struct Platform {
     home: PathBuf,
     binary: PathBuf,
     arguments: Vec<String>,
+    launcher: Vec<String>,
     serve: Option<Child>,
     said: Arc<Mutex<Vec<String>>>,
     control: String,
@@ -103,6 +106,7 @@ impl Platform {
             home,
             binary: crate::binary().to_owned(),
             arguments: options.arguments,
+            launcher: options.launcher,
             serve: None,
             said: Arc::default(),
             control: "http://127.0.0.1:0".to_owned(),
@@ -121,7 +125,14 @@ impl Platform {
                 .trim_end_matches('/')
                 .to_owned()
         };
-        let mut command = self.command(&self.binary, self.folder.path());
+        let mut command = match self.launcher.split_first() {
+            None => self.command(&self.binary, self.folder.path()),
+            Some((program, arguments)) => {
+                let mut command = self.command(program, self.folder.path());
+                command.args(arguments).arg(&self.binary);
+                command
+            }
+        };
         command
             .arg("serve")
             .arg("--data")

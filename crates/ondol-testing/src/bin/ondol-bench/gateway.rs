@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ondol_testing::platform::{PATIENCE, run};
-use ondol_testing::{Platform, eventually, has_program};
+use ondol_testing::{Options, Platform, eventually, has_program};
 
 use crate::report::{Report, median};
 
@@ -33,7 +33,12 @@ pub(crate) fn measure(report: &mut Report) {
             return;
         }
     }
-    let platform = Platform::start();
+    // A gateway that sees one core has one thread, as nginx has one worker.
+    let launcher = ["taskset", "-c", "0"].map(str::to_owned).to_vec();
+    let platform = Platform::start_with(Options {
+        launcher,
+        ..Options::default()
+    });
     let upstream = std::env::current_exe()
         .expect("this program has a path")
         .with_file_name("ondol-bench-upstream");
