@@ -47,5 +47,6 @@ pub use model::{
     LogStreamKind, Observation, PortRequest, Started, StopPolicy, StopSignal, Usage, WorkDir,
     WorkloadKind, WorkloadSpec, WorkloadState,
 };
-pub use process::{Config, ProcessEngine};
+pub use process::{Config, ProcessEngine, USUAL_PATH};
 pub use shim::shim_main;
+pub use sys::keep_inherited_descriptors;

@@ -253,6 +253,8 @@ impl Exit {
     /// One line for people, such as `exited with 1` or `killed by signal 9 (out of memory)`.
     pub fn describe(&self) -> String {
         let mut text = match (self.code, self.signal) {
+            // What shells say of a program that they do not find.
+            (Some(127), _) => "exited with 127: a program was not found".to_owned(),
             (Some(code), _) => format!("exited with {code}"),
             (None, Some(signal)) => format!("killed by signal {signal}"),
             (None, None) => "ended in an unknown way".to_owned(),

@@ -96,6 +96,19 @@ pub(crate) fn make_netns(with_user: bool) -> io::Result<()> {
     loopback_up()
 }
 
+/// Keeps every descriptor that this process was started with, beside the standard three, from the
+/// programs that it starts: what a supervisor or a shell left open is none of their business.
+pub fn keep_inherited_descriptors() -> io::Result<()> {
+    let first: libc::c_uint = 3;
+    let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+    // SAFETY: this only sets a flag on open descriptors; none is closed, and none that is not
+    // open is touched.
+    match unsafe { libc::close_range(first, libc::c_uint::MAX, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Starts a program as leader of a session of its own, so that it has no terminal and its process
 /// group can be signalled; the kernel kills it when this thread ends.
 pub(crate) fn spawn(command: &mut Command, preparation: Preparation) -> io::Result<Child> {
@@ -250,4 +263,21 @@ pub(crate) fn async_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and the
     // `AsyncFd` owns it.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    #[test]
+    fn what_was_inherited_is_not_passed_on() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        assert_eq!(fcntl_getfd(&reader).unwrap(), FdFlags::empty());
+        keep_inherited_descriptors().unwrap();
+        assert_eq!(fcntl_getfd(&reader).unwrap(), FdFlags::CLOEXEC);
+        assert_eq!(fcntl_getfd(&writer).unwrap(), FdFlags::CLOEXEC);
+        let stdout = rustix::stdio::stdout();
+        assert_eq!(fcntl_getfd(stdout).unwrap(), FdFlags::empty());
+    }
 }

@@ -36,6 +36,9 @@ pub(crate) struct LaunchOrder {
     masks: Vec<String>,
     /// The `PATH` of the program when its environment names none.
     pub(crate) path: String,
+    /// Variables of every program, which its own override.
+    #[serde(default)]
+    pub(crate) base_env: BTreeMap<String, String>,
     /// Appended to any `PATH`.
     pub(crate) tool_dir: Option<PathBuf>,
     /// How this program is started as a shim, for its helpers.
@@ -67,6 +70,7 @@ impl LaunchOrder {
         spec: SpecFile,
         secrets: &Secrets,
         path: String,
+        base_env: BTreeMap<String, String>,
         tool_dir: Option<PathBuf>,
         shim_command: Vec<OsString>,
         cgroups: Option<Dirs>,
@@ -96,6 +100,7 @@ impl LaunchOrder {
             secret_files: files,
             masks,
             path,
+            base_env,
             tool_dir,
             shim_command,
             cgroups,

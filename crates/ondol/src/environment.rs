@@ -4,6 +4,7 @@
     reason = "this is the one module that reads the environment"
 )]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ondol_types::Secret;
@@ -35,8 +36,22 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
         "XDG_DATA_HOME",
         "where the default data directory is (default `~/.local/share`)",
     ),
-    ("HOME", "the home directory, when the two above are not set"),
+    (
+        "HOME",
+        "the home directory, when the two above are not set; `.rustup` in it, when RUSTUP_HOME is not set",
+    ),
+    (
+        "PATH",
+        "where steps and services find the programs of this host (`ondol serve` passes its own on)",
+    ),
+    (
+        "RUSTUP_HOME, JAVA_HOME, PYENV_ROOT, NVM_DIR",
+        "passed on by `ondol serve` to steps and services, so that tools kept there work",
+    ),
 ];
+
+/// What tools of this host need to find themselves, although workloads have a home of their own.
+const TOOLS: [&str; 4] = ["RUSTUP_HOME", "JAVA_HOME", "PYENV_ROOT", "NVM_DIR"];
 
 /// What was found there.
 #[derive(Clone, Debug)]
@@ -49,6 +64,8 @@ pub(crate) struct Environment {
     config_home: Option<PathBuf>,
     data_home: Option<PathBuf>,
     home: Option<PathBuf>,
+    path: Option<String>,
+    tools: BTreeMap<String, String>,
 }
 
 impl Environment {
@@ -64,6 +81,11 @@ impl Environment {
             config_home: text("XDG_CONFIG_HOME").map(PathBuf::from),
             data_home: text("XDG_DATA_HOME").map(PathBuf::from),
             home: text("HOME").map(PathBuf::from),
+            path: text("PATH"),
+            tools: TOOLS
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), text(name)?)))
+                .collect(),
         }
     }
 
@@ -72,6 +94,31 @@ impl Environment {
         self.config_home
             .clone()
             .or_else(|| self.home.as_ref().map(|home| home.join(".config")))
+    }
+
+    /// `PATH` of what this process runs for others: its own, without what depends on the work
+    /// directory, then the usual places.
+    pub(crate) fn program_path(&self) -> String {
+        let own = self.path.as_deref().unwrap_or_default();
+        let mut folders: Vec<&str> = Vec::new();
+        for folder in own.split(':').chain(ondol_workload::USUAL_PATH.split(':')) {
+            if folder.starts_with('/') && !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        folders.join(":")
+    }
+
+    /// Variables by which tools of this host find what they need.
+    pub(crate) fn tool_variables(&self) -> BTreeMap<String, String> {
+        let mut tools = self.tools.clone();
+        let rustup = self.home.as_ref().map(|home| home.join(".rustup"));
+        if let Some(folder) = rustup.filter(|folder| folder.is_dir()) {
+            tools
+                .entry("RUSTUP_HOME".to_owned())
+                .or_insert_with(|| folder.display().to_string());
+        }
+        tools
     }
 
     /// The data directory when `--data` does not name one.
@@ -83,5 +130,22 @@ impl Environment {
                 .unwrap_or_else(|| PathBuf::from("."))
                 .join("ondol")
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_workloads_depends_on_no_work_directory() {
+        let environment = Environment {
+            path: Some("bin:/opt/go/bin::/usr/bin:./x:/opt/go/bin".to_owned()),
+            ..Environment::read()
+        };
+        assert_eq!(
+            environment.program_path(),
+            "/opt/go/bin:/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/bin"
+        );
     }
 }

@@ -16,6 +16,7 @@ use ondol_workload::{LogLine, LogPosition, LogQuery};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -264,6 +265,13 @@ struct StepLine<'l> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_FOR_LINES: Duration = Duration::from_secs(5);
+
+/// Who sends the log of an attempt to a watcher, until its end was waited for.
+struct Reader {
+    attempt: u32,
+    lines: Option<AbortOnDropHandle<()>>,
+}
 
 /// Follows a run as server-sent events: `run` whenever it changes, `log` for each line of its
 /// steps, until it has finished.
@@ -279,35 +287,37 @@ async fn watch(
     let stopping = rooms.stopping.clone();
     let (sender, receiver) = mpsc::channel(256);
     tokio::spawn(async move {
-        let mut followed: BTreeMap<StepName, u32> = BTreeMap::new();
-        let mut readers = tokio::task::JoinSet::new();
+        let mut readers: BTreeMap<StepName, Reader> = BTreeMap::new();
         let mut detail = first;
         let mut shown = String::new();
         loop {
             for step in &detail.steps {
                 let begun = step.state == StepState::Running
                     || (step.state == StepState::Finished && step.attempt > 0);
-                if begun
-                    && followed
-                        .get(&step.name)
-                        .is_none_or(|attempt| *attempt < step.attempt)
-                {
-                    followed.insert(step.name.clone(), step.attempt);
-                    readers.spawn(pump(
+                let known = readers.get(&step.name).map(|reader| reader.attempt);
+                if begun && known.is_none_or(|attempt| attempt < step.attempt) {
+                    let lines = pump(
                         rooms.clone(),
                         ctx.clone(),
                         id,
                         step.name.clone(),
                         sender.clone(),
-                    ));
+                    );
+                    let reader = Reader {
+                        attempt: step.attempt,
+                        lines: Some(AbortOnDropHandle::new(tokio::spawn(lines))),
+                    };
+                    readers.insert(step.name.clone(), reader);
+                }
+                // The last lines of a step come before the word that it has ended.
+                if step.state == StepState::Finished
+                    && let Some(reader) = readers.get_mut(&step.name)
+                    && let Some(lines) = reader.lines.take()
+                {
+                    let _ = tokio::time::timeout(PATIENCE_FOR_LINES, lines).await;
                 }
             }
             let finished = detail.run.state == RunState::Finished;
-            if finished {
-                // The last lines come before the verdict.
-                let rest = async { while readers.join_next().await.is_some() {} };
-                let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
-            }
             let view = view(
                 &rooms,
                 RunDetail {

@@ -209,7 +209,8 @@ fn traffic(readings: &[Reading], release: ReleaseId, replicas: &[&Replica]) -> O
         p95: difference.durations.quantile(0.95),
         p99: difference.durations.quantile(0.99),
         in_flight: difference.in_flight,
-        cpu_cores: per_second(cpu),
+        // The sum of nothing is minus zero.
+        cpu_cores: per_second(cpu + 0.0),
         memory_bytes: memory,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <workspaces>/run-<id>/src        the checkout; `install` and `build` work in it
-//!                       steps/     a copy of the checkout for every other command
+//!                       steps/     a copy of the checkout for every other command, in `<step>/work`
 //!                       reports/   `$ONDOL_REPORTS` of each step
 //!                       data/      datasets, laid out by `validate`
 //!                       output/    the model
@@ -64,9 +64,10 @@ impl Workspace {
         self.root.join("reports").join(step.as_str())
     }
 
-    /// The copy of the checkout that a step works in.
+    /// The copy of the checkout that a step works in. Its own name says nothing: test runners
+    /// take every file below a folder named `test` for a test.
     pub(crate) fn copy(&self, step: &StepName) -> PathBuf {
-        self.root.join("steps").join(step.as_str())
+        self.root.join("steps").join(step.as_str()).join("work")
     }
 }
 

@@ -154,6 +154,18 @@ async fn a_failing_test_keeps_everything_behind_it_from_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_folder_of_a_step_is_not_named_after_it() {
+    // Node's test runner takes every file of a folder named `test` for a test, servers too.
+    for world in worlds().await {
+        world.spec('a', service("test $(basename \"$PWD\") = work"));
+        world.push('a').await;
+        world.settle().await;
+        let detail = world.newest().await;
+        assert!(outcomes(&detail).contains(&"test:success".into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_project_without_tests_hears_of_it_on_every_run() {
     for world in worlds().await {
         world.spec('a', json!({}));

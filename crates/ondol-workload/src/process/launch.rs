@@ -158,6 +158,7 @@ impl Inner {
             stored,
             &secrets,
             self.config.path.clone(),
+            self.config.base_env.clone(),
             self.config.tool_dir.clone(),
             self.config.shim_command.clone(),
             self.cgroups.dirs.clone(),

@@ -10,7 +10,7 @@ mod observe;
 mod prepare;
 mod stream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
@@ -39,6 +39,9 @@ const END_PATIENCE: Duration = Duration::from_secs(60);
 /// Directories of workloads that are being removed.
 const TRASH_PREFIX: &str = "removed-";
 
+/// Where programs of this host usually are.
+pub const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What the process engine needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -48,6 +51,9 @@ pub struct Config {
     pub shim_command: Vec<OsString>,
     /// `PATH` of workloads that bring none.
     pub path: String,
+    /// Variables of every workload, which its own override: where tools of this host have what
+    /// they need, such as `RUSTUP_HOME`.
+    pub base_env: BTreeMap<String, String>,
     /// Appended to the `PATH` of all workloads: where the `ondol` command is.
     pub tool_dir: Option<PathBuf>,
     /// Ports for workloads; those that are ephemeral on this host are left out.
@@ -64,7 +70,8 @@ impl Config {
             workloads_dir: workloads_dir.into(),
             tool_dir: executable.parent().map(Path::to_owned),
             shim_command: vec![executable.into(), "shim".into()],
-            path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            path: USUAL_PATH.to_owned(),
+            base_env: BTreeMap::new(),
             ports: ports::DEFAULT_RANGE,
             cgroups: CgroupPreference::Auto,
         }

@@ -38,6 +38,7 @@ fn environment(home: &Home, order: &LaunchOrder, secrets: &Secrets) -> Vec<(Stri
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
     ]
     .into();
+    env.extend(order.base_env.clone());
     env.extend(
         spec.env
             .iter()

@@ -33,17 +33,18 @@ impl Explain {
             .iter()
             .map(|entry| {
                 let value = match &entry.value {
-                    serde_json::Value::String(text) => text.clone(),
+                    serde_json::Value::String(text) => text.trim_end().replace('\n', " ⏎ "),
+                    serde_json::Value::Null => "none".to_owned(),
                     other => other.to_string(),
                 };
                 vec![
                     output::bold(&entry.path),
-                    value,
                     output::dim(&entry.origin.to_string()),
+                    value,
                 ]
             })
             .collect();
-        output::table(&["KEY", "VALUE", "ORIGIN"], &rows);
+        output::table(&["KEY", "ORIGIN", "VALUE"], &rows);
         for note in &effective.notes {
             output::note(format!("note: {}", note.message));
             if let Some(hint) = &note.hint {

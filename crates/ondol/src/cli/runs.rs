@@ -274,7 +274,7 @@ fn show(run: &Value) {
 
 /// Follows a run and prints what changes. Resumes after a broken connection.
 pub(crate) async fn watch(api: &Api, path: &str) -> Outcome<Exit> {
-    let mut shown: BTreeMap<String, String> = BTreeMap::new();
+    let mut shown = Shown::default();
     let mut broken = 0;
     loop {
         let mut events = match api.stream(&format!("{path}/watch")).await {
@@ -293,7 +293,13 @@ pub(crate) async fn watch(api: &Api, path: &str) -> Outcome<Exit> {
                 output::json_line(&json!({ "event": name, "data": value }));
             }
             match name.as_str() {
-                "log" if !output::style().json => print_log(text(&value, "step"), &value),
+                "log" if !output::style().json => {
+                    let step = text(&value, "step");
+                    shown
+                        .lines
+                        .insert(step.to_owned(), text(&value, "text").to_owned());
+                    print_log(step, &value);
+                }
                 "run" => {
                     if !output::style().json {
                         print_progress(&value, &mut shown);
@@ -321,7 +327,15 @@ pub(crate) async fn watch(api: &Api, path: &str) -> Outcome<Exit> {
     }
 }
 
-fn print_progress(run: &Value, shown: &mut BTreeMap<String, String>) {
+/// What a watcher has already seen, by step.
+#[derive(Default)]
+struct Shown {
+    states: BTreeMap<String, String>,
+    /// The last line of its log.
+    lines: BTreeMap<String, String>,
+}
+
+fn print_progress(run: &Value, shown: &mut Shown) {
     for step in run["steps"].as_array().into_iter().flatten() {
         let name = text(step, "name").to_owned();
         let state = match text(step, "outcome") {
@@ -329,17 +343,26 @@ fn print_progress(run: &Value, shown: &mut BTreeMap<String, String>) {
             outcome => outcome,
         };
         if matches!(state, "pending" | "ready")
-            || shown.get(&name).is_some_and(|before| before == state)
+            || shown
+                .states
+                .get(&name)
+                .is_some_and(|before| before == state)
         {
             continue;
         }
-        shown.insert(name.clone(), state.to_owned());
+        shown.states.insert(name.clone(), state.to_owned());
         let took = step["durationSeconds"]
             .as_f64()
             .map(|value| format!(" in {}", output::seconds(value)))
             .unwrap_or_default();
+        // The log of an action ends with its reason, which is not said twice.
+        let said = |reason: &str| {
+            let last = shown.lines.get(&name);
+            last.is_some_and(|line| line.ends_with(reason))
+        };
         let reason = match text(step, "reason") {
             "" => String::new(),
+            reason if said(reason) => String::new(),
             reason => format!(": {}", output::printable(reason)),
         };
         output::line(format!(

@@ -40,9 +40,6 @@ impl Status {
             output::json(&status);
             return Ok(Exit::Success);
         }
-        for notice in status["notices"].as_array().into_iter().flatten() {
-            output::note(format!("note: {}", notice.as_str().unwrap_or_default()));
-        }
         let projects = status["projects"].as_array().cloned().unwrap_or_default();
         if projects.is_empty() {
             output::line(
@@ -51,6 +48,9 @@ impl Status {
         }
         for project in &projects {
             show(project);
+        }
+        for notice in status["notices"].as_array().into_iter().flatten() {
+            output::note(format!("note: {}", notice.as_str().unwrap_or_default()));
         }
         Ok(Exit::Success)
     }

@@ -121,7 +121,11 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         store.migrate(&migrations()).await?;
         Ok::<Store, crate::error::Failure>(store)
     };
-    let engine_config = ondol_workload::Config::new(data.folder("workloads"), &settings.program);
+    let engine_config = ondol_workload::Config {
+        path: settings.program_path.clone(),
+        base_env: settings.tool_variables.clone(),
+        ..ondol_workload::Config::new(data.folder("workloads"), &settings.program)
+    };
     let engine = ProcessEngine::open(engine_config, clock.clone(), crash.clone());
     let (keeper, store, engine) = tokio::join!(keeper, opening, engine);
     let (keeper, store) = (keeper?, store?);

@@ -10,6 +10,7 @@ mod signals;
 pub(crate) mod stop;
 pub(crate) mod tree;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(super) struct Settings {
     pub(super) database: Option<String>,
     pub(super) hosts: Vec<String>,
     pub(super) program: PathBuf,
+    pub(super) program_path: String,
+    pub(super) tool_variables: BTreeMap<String, String>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) crash: Arc<dyn CrashPoints>,
 }
@@ -69,6 +72,8 @@ pub(crate) fn main(command: Serve, environment: Environment) -> Outcome<Exit> {
         database: command.database,
         hosts: command.host,
         program: std::env::current_exe().map_err(Failure::io("find this program"))?,
+        program_path: environment.program_path(),
+        tool_variables: environment.tool_variables(),
         clock: Arc::new(SystemClock),
         crash: crash::wire(command.crash_at)?,
     };

@@ -101,7 +101,9 @@ impl Action for Validate {
         for finding in &report.findings {
             ctx.log.line(&finding.message);
         }
-        ctx.log.line(report.summary());
+        if report.passed {
+            ctx.log.line(report.summary());
+        }
         let outputs = serde_json::to_value(&report).unwrap_or_default();
         if !report.passed {
             return Ok(ActionOutcome::Refused {
@@ -177,18 +179,18 @@ impl Action for Evaluate {
             version
         };
         let reason = judged.reason.clone().unwrap_or_default();
-        ctx.log
-            .line(format!("{model} version {}: {reason}", judged.version));
+        let verdict = format!("{model} version {}: {reason}", judged.version);
         let outputs = json!({
             "model": model, "version": judged.version, "digest": judged.digest, "state": judged.state,
             "metrics": judged.metrics, "reason": reason,
         });
         if judged.state == VersionState::Refused {
             return Ok(ActionOutcome::Refused {
-                reason: format!("{model} version {}: {reason}", judged.version),
+                reason: verdict,
                 outputs,
             });
         }
+        ctx.log.line(verdict);
         Ok(ActionOutcome::Success(outputs))
     }
 }
