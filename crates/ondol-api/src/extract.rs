@@ -1,6 +1,7 @@
 //! What every handler is given: who asks, and inputs whose mistakes read well.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
@@ -8,7 +9,7 @@ use http::request::Parts;
 use ondol_auth::{Ctx, Denied};
 use serde::de::DeserializeOwned;
 
-use crate::problem::Refusal;
+use crate::problem::{Answer, Refusal};
 use crate::rooms::Rooms;
 
 /// The context of an authenticated request.
@@ -18,6 +19,16 @@ impl FromRequestParts<Rooms> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, rooms: &Rooms) -> Result<Self, Refusal> {
+        caller(parts, rooms).await
+    }
+}
+
+/// Boxed, so that it is compiled once and not once per handler.
+fn caller<'a>(
+    parts: &'a Parts,
+    rooms: &'a Rooms,
+) -> Pin<Box<dyn Future<Output = Answer<Caller>> + Send + 'a>> {
+    Box::pin(async move {
         let peer = parts
             .extensions
             .get::<ConnectInfo<SocketAddr>>()
@@ -29,8 +40,8 @@ impl FromRequestParts<Rooms> for Caller {
         if !principal.is_authenticated() {
             return Err(Denied::Unauthenticated.into());
         }
-        Ok(Self(Ctx::new(principal, rooms.clock.clone())))
-    }
+        Ok(Caller(Ctx::new(principal, rooms.clock.clone())))
+    })
 }
 
 /// A JSON body.

@@ -9,6 +9,7 @@ mod host;
 mod limiter;
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -112,30 +113,33 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError::BadCredentials`], [`AuthError::Expired`], [`AuthError::TooManyFailures`], or
     /// [`AuthError::Store`] when the database cannot be asked.
-    pub async fn authenticate(
-        &self,
-        headers: &HeaderMap,
+    pub fn authenticate<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
         peer: Option<IpAddr>,
-    ) -> Result<Principal, AuthError> {
-        let outcome = match Credential::from_headers(headers) {
-            Ok(None) => return Ok(Principal::anonymous()),
-            Ok(Some(credential)) => {
-                let text = credential.0.expose();
-                match peer.and_then(|peer| self.failures.blocked(peer)) {
-                    Some(left) if !self.tokens.is_familiar(text) => {
-                        return Err(AuthError::TooManyFailures {
-                            seconds: left.as_secs() + 1,
-                        });
+    ) -> Pin<Box<dyn Future<Output = Result<Principal, AuthError>> + Send + 'a>> {
+        // Boxed, so that not every handler of every protocol compiles it again.
+        Box::pin(async move {
+            let outcome = match Credential::from_headers(headers) {
+                Ok(None) => return Ok(Principal::anonymous()),
+                Ok(Some(credential)) => {
+                    let text = credential.0.expose();
+                    match peer.and_then(|peer| self.failures.blocked(peer)) {
+                        Some(left) if !self.tokens.is_familiar(text) => {
+                            return Err(AuthError::TooManyFailures {
+                                seconds: left.as_secs() + 1,
+                            });
+                        }
+                        _ => self.tokens.verify(text).await,
                     }
-                    _ => self.tokens.verify(text).await,
                 }
+                Err(error) => Err(error),
+            };
+            if let (Err(AuthError::BadCredentials(_)), Some(peer)) = (&outcome, peer) {
+                self.failures.note(peer);
             }
-            Err(error) => Err(error),
-        };
-        if let (Err(AuthError::BadCredentials(_)), Some(peer)) = (&outcome, peer) {
-            self.failures.note(peer);
-        }
-        outcome
+            outcome
+        })
     }
 }
 

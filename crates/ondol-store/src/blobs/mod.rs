@@ -30,6 +30,7 @@ use ondol_types::{Algorithm, Clock, CrashPoints, Digest, NoCrash, Timestamp};
 use tokio::fs;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
+use crate::db::StoreFuture;
 use crate::error::StoreError;
 pub use gc::{BlobOwner, GcReport, Marks};
 pub use pack::{PACKED_MAX_BYTES, PackWriter, Packed};
@@ -203,10 +204,12 @@ impl Blobs {
     ///
     /// # Errors
     /// [`StoreError::Io`], also when the disk is full; nothing is left behind.
-    pub async fn put(&self, algorithm: Algorithm, bytes: Bytes) -> Result<Blob, StoreError> {
-        let mut writer = self.writer(algorithm).await?;
-        writer.write(&bytes).await?;
-        writer.finish(None).await
+    pub fn put(&self, algorithm: Algorithm, bytes: Bytes) -> StoreFuture<'_, Blob> {
+        Box::pin(async move {
+            let mut writer = self.writer(algorithm).await?;
+            writer.write(&bytes).await?;
+            writer.finish(None).await
+        })
     }
 
     /// Begins to write many small blobs together.
@@ -220,32 +223,36 @@ impl Blobs {
     /// # Errors
     /// [`StoreError::Corrupted`] when bytes do not have the digest given for them, and
     /// [`StoreError::Io`], also when the disk is full. Some of the others may have been stored.
-    pub async fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> Result<Packed, StoreError> {
-        let mut writer = self.pack_writer();
-        for (digest, bytes) in blobs {
-            writer.add(digest, bytes).await?;
-        }
-        writer.finish().await
+    pub fn put_many(&self, blobs: Vec<(Digest, Bytes)>) -> StoreFuture<'_, Packed> {
+        Box::pin(async move {
+            let mut writer = self.pack_writer();
+            for (digest, bytes) in blobs {
+                writer.add(digest, bytes).await?;
+            }
+            writer.finish().await
+        })
     }
 
     /// Gives a written pack its name and records it.
-    async fn seal(&self, pack: pack::OpenPack) -> Result<(), StoreError> {
-        let index = self.index().await?;
-        let _hold = self.hold().await;
-        let id = index.next_pack();
-        let folder = self.0.root.join("packs");
-        let pack = blocking(&self.0.root, {
-            let folder = folder.clone();
-            move || pack.publish(&folder, id).map(|()| pack)
+    fn seal(&self, pack: pack::OpenPack) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let index = self.index().await?;
+            let _hold = self.hold().await;
+            let id = index.next_pack();
+            let folder = self.0.root.join("packs");
+            let pack = blocking(&self.0.root, {
+                let folder = folder.clone();
+                move || pack.publish(&folder, id).map(|()| pack)
+            })
+            .await?;
+            self.0.crash.reached("store.pack.published");
+            let recorded = index.add_pack(id, pack.size(), pack.records()).await;
+            if recorded.as_ref().is_err_and(StoreError::is_disk_full) {
+                // Gives the space back at once; otherwise the next start adopts the pack.
+                let _ = std::fs::remove_file(pack::path(&folder, id));
+            }
+            recorded
         })
-        .await?;
-        self.0.crash.reached("store.pack.published");
-        let recorded = index.add_pack(id, pack.size(), pack.records()).await;
-        if recorded.as_ref().is_err_and(StoreError::is_disk_full) {
-            // Gives the space back at once; otherwise the next start adopts the pack.
-            let _ = std::fs::remove_file(pack::path(&folder, id));
-        }
-        recorded
     }
 
     /// Which of these blobs are here.
@@ -265,81 +272,87 @@ impl Blobs {
         self.present(digests, Some(self.0.clock.now())).await
     }
 
-    async fn present(
-        &self,
-        digests: &[Digest],
+    fn present<'a>(
+        &'a self,
+        digests: &'a [Digest],
         touch: Option<Timestamp>,
-    ) -> Result<Vec<bool>, StoreError> {
-        let mut here = vec![false; digests.len()];
-        if let Some(index) = self.index_if_any().await? {
-            let mut found = index.locate(digests).await?;
-            if let Some(now) = touch {
-                let fresh = now.minus(GRANULE);
-                let stale: Vec<Digest> = found
-                    .iter()
-                    .filter(|(_, location)| location.touched < fresh)
-                    .map(|(digest, _)| digest.clone())
-                    .collect();
-                for digest in &stale {
-                    found.remove(digest);
+    ) -> StoreFuture<'a, Vec<bool>> {
+        Box::pin(async move {
+            let mut here = vec![false; digests.len()];
+            if let Some(index) = self.index_if_any().await? {
+                let mut found = index.locate(digests).await?;
+                if let Some(now) = touch {
+                    let fresh = now.minus(GRANULE);
+                    let stale: Vec<Digest> = found
+                        .iter()
+                        .filter(|(_, location)| location.touched < fresh)
+                        .map(|(digest, _)| digest.clone())
+                        .collect();
+                    for digest in &stale {
+                        found.remove(digest);
+                    }
+                    let still: std::collections::HashSet<Digest> =
+                        index.touch(&stale).await?.into_iter().collect();
+                    for (at, digest) in digests.iter().enumerate() {
+                        here[at] = still.contains(digest);
+                    }
                 }
-                let still: std::collections::HashSet<Digest> =
-                    index.touch(&stale).await?.into_iter().collect();
                 for (at, digest) in digests.iter().enumerate() {
-                    here[at] = still.contains(digest);
+                    here[at] |= found.contains_key(digest);
                 }
             }
-            for (at, digest) in digests.iter().enumerate() {
-                here[at] |= found.contains_key(digest);
+            let others: Vec<(usize, PathBuf)> = (0..digests.len())
+                .filter(|&at| !here[at])
+                .map(|at| (at, self.path(&digests[at])))
+                .collect();
+            if others.is_empty() {
+                return Ok(here);
             }
-        }
-        let others: Vec<(usize, PathBuf)> = (0..digests.len())
-            .filter(|&at| !here[at])
-            .map(|at| (at, self.path(&digests[at])))
-            .collect();
-        if others.is_empty() {
-            return Ok(here);
-        }
-        let _hold = self.hold().await;
-        let loose = blocking(&self.0.root, move || {
-            let mut loose = Vec::new();
-            for (at, path) in others {
-                if loose_present(&path, touch)? {
-                    loose.push(at);
+            let _hold = self.hold().await;
+            let loose = blocking(&self.0.root, move || {
+                let mut loose = Vec::new();
+                for (at, path) in others {
+                    if loose_present(&path, touch)? {
+                        loose.push(at);
+                    }
                 }
+                Ok(loose)
+            })
+            .await?;
+            for at in loose {
+                here[at] = true;
             }
-            Ok(loose)
+            Ok(here)
         })
-        .await?;
-        for at in loose {
-            here[at] = true;
-        }
-        Ok(here)
     }
 
     /// The length of a blob in bytes, if it is here.
     ///
     /// # Errors
     /// [`StoreError::Io`] when the file system does not answer.
-    pub async fn size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        let path = self.path(digest);
-        match fs::metadata(&path).await {
-            Ok(metadata) => Ok(Some(metadata.len())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(self.locate(digest).await?.map(|location| location.size))
+    pub fn size<'a>(&'a self, digest: &'a Digest) -> StoreFuture<'a, Option<u64>> {
+        Box::pin(async move {
+            let path = self.path(digest);
+            match fs::metadata(&path).await {
+                Ok(metadata) => Ok(Some(metadata.len())),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    Ok(self.locate(digest).await?.map(|location| location.size))
+                }
+                Err(error) => Err(StoreError::io("look at", path)(error)),
             }
-            Err(error) => Err(StoreError::io("look at", path)(error)),
-        }
+        })
     }
 
-    async fn locate(&self, digest: &Digest) -> Result<Option<index::Location>, StoreError> {
-        match self.index_if_any().await? {
-            Some(index) => Ok(index
-                .locate(std::slice::from_ref(digest))
-                .await?
-                .remove(digest)),
-            None => Ok(None),
-        }
+    fn locate<'a>(&'a self, digest: &'a Digest) -> StoreFuture<'a, Option<index::Location>> {
+        Box::pin(async move {
+            match self.index_if_any().await? {
+                Some(index) => Ok(index
+                    .locate(std::slice::from_ref(digest))
+                    .await?
+                    .remove(digest)),
+                None => Ok(None),
+            }
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use ondol_types::{Algorithm, Digest};
 
 use super::writer::{Hasher, NEXT};
 use super::{Blobs, blocking};
+use crate::db::StoreFuture;
 use crate::error::StoreError;
 
 const FORMAT: &[u8; 8] = b"ondolpk1";
@@ -302,73 +303,77 @@ impl PackWriter {
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), StoreError> {
-        let gathered = std::mem::take(&mut self.gathered);
-        self.gathered_bytes = 0;
-        if gathered.is_empty() {
-            return Ok(());
-        }
-        let root = self.blobs.0.root.clone();
-        // The bytes are hashed even when they are here already: who sends them proves to have them.
-        let gathered = blocking(&root, move || {
-            for (digest, bytes) in &gathered {
-                check(digest, bytes)?;
+    fn flush(&mut self) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            let gathered = std::mem::take(&mut self.gathered);
+            self.gathered_bytes = 0;
+            if gathered.is_empty() {
+                return Ok(());
             }
-            Ok(gathered)
-        })
-        .await?;
-        let digests: Vec<Digest> = gathered.iter().map(|(digest, _)| digest.clone()).collect();
-        let present = self.blobs.touch_many(&digests).await?;
-        let written: std::collections::HashSet<&Digest> = self
-            .open
-            .iter()
-            .flat_map(|pack| pack.records.iter().map(|record| &record.digest))
-            .collect();
-        let mut seen = std::collections::HashSet::new();
-        let fresh: Vec<(Digest, Bytes)> = gathered
-            .iter()
-            .zip(present)
-            .filter(|((digest, _), here)| {
-                !here && !written.contains(digest) && seen.insert(digest.clone())
+            let root = self.blobs.0.root.clone();
+            // The bytes are hashed even when they are here already: who sends them proves to have them.
+            let gathered = blocking(&root, move || {
+                for (digest, bytes) in &gathered {
+                    check(digest, bytes)?;
+                }
+                Ok(gathered)
             })
-            .map(|(pair, _)| pair.clone())
-            .collect();
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        self.packed.stored += fresh.len() as u64;
-        self.packed.stored_bytes += fresh
-            .iter()
-            .map(|(_, bytes)| bytes.len() as u64)
-            .sum::<u64>();
-        let open = self.open.take();
-        let blobs = self.blobs.clone();
-        let pack = blocking(&root, move || {
-            let mut pack = match open {
-                Some(pack) => pack,
-                None => OpenPack::create(&blobs)?,
-            };
-            pack.append(&fresh)?;
-            Ok(pack)
+            .await?;
+            let digests: Vec<Digest> = gathered.iter().map(|(digest, _)| digest.clone()).collect();
+            let present = self.blobs.touch_many(&digests).await?;
+            let written: std::collections::HashSet<&Digest> = self
+                .open
+                .iter()
+                .flat_map(|pack| pack.records.iter().map(|record| &record.digest))
+                .collect();
+            let mut seen = std::collections::HashSet::new();
+            let fresh: Vec<(Digest, Bytes)> = gathered
+                .iter()
+                .zip(present)
+                .filter(|((digest, _), here)| {
+                    !here && !written.contains(digest) && seen.insert(digest.clone())
+                })
+                .map(|(pair, _)| pair.clone())
+                .collect();
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            self.packed.stored += fresh.len() as u64;
+            self.packed.stored_bytes += fresh
+                .iter()
+                .map(|(_, bytes)| bytes.len() as u64)
+                .sum::<u64>();
+            let open = self.open.take();
+            let blobs = self.blobs.clone();
+            let pack = blocking(&root, move || {
+                let mut pack = match open {
+                    Some(pack) => pack,
+                    None => OpenPack::create(&blobs)?,
+                };
+                pack.append(&fresh)?;
+                Ok(pack)
+            })
+            .await?;
+            if pack.size >= SEAL_BYTES {
+                self.blobs.seal(pack).await?;
+            } else {
+                self.open = Some(pack);
+            }
+            Ok(())
         })
-        .await?;
-        if pack.size >= SEAL_BYTES {
-            self.blobs.seal(pack).await?;
-        } else {
-            self.open = Some(pack);
-        }
-        Ok(())
     }
 
     /// Makes everything taken durable and visible.
     ///
     /// # Errors
     /// As [`PackWriter::add`].
-    pub async fn finish(mut self) -> Result<Packed, StoreError> {
-        self.flush().await?;
-        if let Some(pack) = self.open.take() {
-            self.blobs.seal(pack).await?;
-        }
-        Ok(self.packed)
+    pub fn finish(mut self) -> StoreFuture<'static, Packed> {
+        Box::pin(async move {
+            self.flush().await?;
+            if let Some(pack) = self.open.take() {
+                self.blobs.seal(pack).await?;
+            }
+            Ok(self.packed)
+        })
     }
 }

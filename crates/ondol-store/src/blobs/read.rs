@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::index::Location;
 use super::{Blobs, Hasher, blocking, pack};
+use crate::db::StoreFuture;
 use crate::error::StoreError;
 
 /// How often a reader looks again when a pack was replaced between the look-up and the read.
@@ -44,19 +45,21 @@ impl AsyncRead for BlobReader {
 }
 
 impl Blobs {
-    async fn open_loose(&self, digest: &Digest) -> Result<Option<(File, u64)>, StoreError> {
-        let path = self.path(digest);
-        let file = match File::open(&path).await {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StoreError::io("open", path)(error)),
-        };
-        let size = file
-            .metadata()
-            .await
-            .map_err(StoreError::io("look at", path))?
-            .len();
-        Ok(Some((file, size)))
+    fn open_loose<'a>(&'a self, digest: &'a Digest) -> StoreFuture<'a, Option<(File, u64)>> {
+        Box::pin(async move {
+            let path = self.path(digest);
+            let file = match File::open(&path).await {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(StoreError::io("open", path)(error)),
+            };
+            let size = file
+                .metadata()
+                .await
+                .map_err(StoreError::io("look at", path))?
+                .len();
+            Ok(Some((file, size)))
+        })
     }
 
     /// Opens a blob as a file, with its length. The bytes of a large blob are not hashed on the
@@ -66,26 +69,28 @@ impl Blobs {
     ///
     /// # Errors
     /// [`StoreError::NoBlob`] when it is not here.
-    pub async fn open_file(&self, digest: &Digest) -> Result<(File, u64), StoreError> {
-        if let Some(found) = self.open_loose(digest).await? {
-            return Ok(found);
-        }
-        let bytes = self.read_packed(digest).await?;
-        let incoming = self.0.root.join("incoming");
-        let file = blocking(&self.0.root, move || {
-            let copy = || -> std::io::Result<StdFile> {
-                let mut file = unnamed(&incoming)?;
-                file.write_all(&bytes)?;
-                file.seek(SeekFrom::Start(0))?;
-                Ok(file)
-            };
-            let size = bytes.len() as u64;
-            copy()
-                .map(|file| (file, size))
-                .map_err(StoreError::io("write in", &incoming))
+    pub fn open_file<'a>(&'a self, digest: &'a Digest) -> StoreFuture<'a, (File, u64)> {
+        Box::pin(async move {
+            if let Some(found) = self.open_loose(digest).await? {
+                return Ok(found);
+            }
+            let bytes = self.read_packed(digest).await?;
+            let incoming = self.0.root.join("incoming");
+            let file = blocking(&self.0.root, move || {
+                let copy = || -> std::io::Result<StdFile> {
+                    let mut file = unnamed(&incoming)?;
+                    file.write_all(&bytes)?;
+                    file.seek(SeekFrom::Start(0))?;
+                    Ok(file)
+                };
+                let size = bytes.len() as u64;
+                copy()
+                    .map(|file| (file, size))
+                    .map_err(StoreError::io("write in", &incoming))
+            })
+            .await?;
+            Ok((File::from_std(file.0), file.1))
         })
-        .await?;
-        Ok((File::from_std(file.0), file.1))
     }
 
     /// Opens a blob for reading from its beginning, with its length. A packed blob was hashed, a
@@ -94,13 +99,15 @@ impl Blobs {
     /// # Errors
     /// [`StoreError::NoBlob`] when it is not here, [`StoreError::Corrupted`] when a packed one
     /// rotted.
-    pub async fn open_reader(&self, digest: &Digest) -> Result<(BlobReader, u64), StoreError> {
-        if let Some((file, size)) = self.open_loose(digest).await? {
-            return Ok((BlobReader(Source::File(file)), size));
-        }
-        let bytes = self.read_packed(digest).await?;
-        let size = bytes.len() as u64;
-        Ok((BlobReader(Source::Memory(Cursor::new(bytes))), size))
+    pub fn open_reader<'a>(&'a self, digest: &'a Digest) -> StoreFuture<'a, (BlobReader, u64)> {
+        Box::pin(async move {
+            if let Some((file, size)) = self.open_loose(digest).await? {
+                return Ok((BlobReader(Source::File(file)), size));
+            }
+            let bytes = self.read_packed(digest).await?;
+            let size = bytes.len() as u64;
+            Ok((BlobReader(Source::Memory(Cursor::new(bytes))), size))
+        })
     }
 
     async fn read_packed(&self, digest: &Digest) -> Result<Bytes, StoreError> {
@@ -115,14 +122,16 @@ impl Blobs {
     /// # Errors
     /// [`StoreError::NoBlob`], [`StoreError::TooLarge`], and [`StoreError::Corrupted`] when the
     /// bytes no longer match their address.
-    pub async fn read(&self, digest: &Digest, limit: u64) -> Result<Bytes, StoreError> {
-        let (path, wanted) = (self.path(digest), digest.clone());
-        let loose = blocking(&self.0.root, move || read_loose(&path, &wanted, limit)).await?;
-        if let Some(bytes) = loose {
-            return Ok(bytes);
-        }
-        let mut read = self.read_many(std::slice::from_ref(digest), limit).await?;
-        read.pop().ok_or_else(|| StoreError::NoBlob(digest.clone()))
+    pub fn read<'a>(&'a self, digest: &'a Digest, limit: u64) -> StoreFuture<'a, Bytes> {
+        Box::pin(async move {
+            let (path, wanted) = (self.path(digest), digest.clone());
+            let loose = blocking(&self.0.root, move || read_loose(&path, &wanted, limit)).await?;
+            if let Some(bytes) = loose {
+                return Ok(bytes);
+            }
+            let mut read = self.read_many(std::slice::from_ref(digest), limit).await?;
+            read.pop().ok_or_else(|| StoreError::NoBlob(digest.clone()))
+        })
     }
 
     /// Reads blobs of at most `limit` bytes each, in the order asked for, and checks their
@@ -130,47 +139,49 @@ impl Blobs {
     ///
     /// # Errors
     /// As [`Blobs::read`], for the first that fails.
-    pub async fn read_many(
-        &self,
-        digests: &[Digest],
+    pub fn read_many<'a>(
+        &'a self,
+        digests: &'a [Digest],
         limit: u64,
-    ) -> Result<Vec<Bytes>, StoreError> {
-        let mut read: Vec<Option<Bytes>> = vec![None; digests.len()];
-        for _ in 0..LOOKS {
-            let wanted: Vec<(usize, Digest)> = digests
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| read[*at].is_none())
-                .map(|(at, digest)| (at, digest.clone()))
-                .collect();
-            if wanted.is_empty() {
-                break;
-            }
-            let places = match self.index_if_any().await? {
-                Some(index) => {
-                    let digests: Vec<Digest> =
-                        wanted.iter().map(|(_, digest)| digest.clone()).collect();
-                    index.locate(&digests).await?
+    ) -> StoreFuture<'a, Vec<Bytes>> {
+        Box::pin(async move {
+            let mut read: Vec<Option<Bytes>> = vec![None; digests.len()];
+            for _ in 0..LOOKS {
+                let wanted: Vec<(usize, Digest)> = digests
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| read[*at].is_none())
+                    .map(|(at, digest)| (at, digest.clone()))
+                    .collect();
+                if wanted.is_empty() {
+                    break;
                 }
-                None => HashMap::new(),
-            };
-            let blobs = self.clone();
-            let found = blocking(&self.0.root, move || {
-                blobs.read_wanted(&wanted, &places, limit)
-            })
-            .await?;
-            if found.is_empty() {
-                break;
+                let places = match self.index_if_any().await? {
+                    Some(index) => {
+                        let digests: Vec<Digest> =
+                            wanted.iter().map(|(_, digest)| digest.clone()).collect();
+                        index.locate(&digests).await?
+                    }
+                    None => HashMap::new(),
+                };
+                let blobs = self.clone();
+                let found = blocking(&self.0.root, move || {
+                    blobs.read_wanted(&wanted, &places, limit)
+                })
+                .await?;
+                if found.is_empty() {
+                    break;
+                }
+                for (at, bytes) in found {
+                    read[at] = Some(bytes);
+                }
             }
-            for (at, bytes) in found {
-                read[at] = Some(bytes);
-            }
-        }
-        digests
-            .iter()
-            .zip(read)
-            .map(|(digest, bytes)| bytes.ok_or_else(|| StoreError::NoBlob(digest.clone())))
-            .collect()
+            digests
+                .iter()
+                .zip(read)
+                .map(|(digest, bytes)| bytes.ok_or_else(|| StoreError::NoBlob(digest.clone())))
+                .collect()
+        })
     }
 
     fn read_wanted(
@@ -220,31 +231,33 @@ impl Blobs {
     ///
     /// # Errors
     /// [`StoreError::NoBlob`] and [`StoreError::Corrupted`].
-    pub async fn verify(&self, digest: &Digest) -> Result<(), StoreError> {
-        let Some((mut file, _)) = self.open_loose(digest).await? else {
-            return self.read_packed(digest).await.map(|_| ());
-        };
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; 256 * 1024];
-        loop {
-            let length = file
-                .read(&mut buffer)
-                .await
-                .map_err(StoreError::io("read", self.path(digest)))?;
-            if length == 0 {
-                break;
+    pub fn verify<'a>(&'a self, digest: &'a Digest) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let Some((mut file, _)) = self.open_loose(digest).await? else {
+                return self.read_packed(digest).await.map(|_| ());
+            };
+            let mut hasher = Hasher::new(digest.algorithm());
+            let mut buffer = vec![0; 256 * 1024];
+            loop {
+                let length = file
+                    .read(&mut buffer)
+                    .await
+                    .map_err(StoreError::io("read", self.path(digest)))?;
+                if length == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..length]);
             }
-            hasher.update(&buffer[..length]);
-        }
-        let actual = hasher.finish();
-        if actual == *digest {
-            Ok(())
-        } else {
-            Err(StoreError::Corrupted {
-                expected: digest.clone(),
-                actual,
-            })
-        }
+            let actual = hasher.finish();
+            if actual == *digest {
+                Ok(())
+            } else {
+                Err(StoreError::Corrupted {
+                    expected: digest.clone(),
+                    actual,
+                })
+            }
+        })
     }
 
     /// Forgets a blob whose bytes no longer have its digest, so that the next push finds it
@@ -252,31 +265,33 @@ impl Blobs {
     ///
     /// # Errors
     /// [`StoreError::Io`] when it cannot be read or moved.
-    pub async fn forget_corrupted(&self, digest: &Digest) -> Result<bool, StoreError> {
-        match self.verify(digest).await {
-            Err(StoreError::Corrupted { .. }) => {}
-            Ok(()) | Err(StoreError::NoBlob(_)) => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        tracing::error!(blob.digest = %digest, "a blob rotted; it must be pushed again");
-        let path = self.path(digest);
-        let grave = self
-            .0
-            .root
-            .join("trash")
-            .join(format!("rotten-{}", digest.hex()));
-        match tokio::fs::rename(&path, &grave).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                if let Some(index) = self.index_if_any().await? {
-                    index.remove(digest).await?;
-                }
+    pub fn forget_corrupted<'a>(&'a self, digest: &'a Digest) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            match self.verify(digest).await {
+                Err(StoreError::Corrupted { .. }) => {}
+                Ok(()) | Err(StoreError::NoBlob(_)) => return Ok(false),
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(StoreError::io("move away", path)(error)),
-        }
-        // Who saw it here before must look again.
-        self.0.epoch.fetch_add(1, Ordering::AcqRel);
-        Ok(true)
+            tracing::error!(blob.digest = %digest, "a blob rotted; it must be pushed again");
+            let path = self.path(digest);
+            let grave = self
+                .0
+                .root
+                .join("trash")
+                .join(format!("rotten-{}", digest.hex()));
+            match tokio::fs::rename(&path, &grave).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    if let Some(index) = self.index_if_any().await? {
+                        index.remove(digest).await?;
+                    }
+                }
+                Err(error) => return Err(StoreError::io("move away", path)(error)),
+            }
+            // Who saw it here before must look again.
+            self.0.epoch.fetch_add(1, Ordering::AcqRel);
+            Ok(true)
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::clock::to_system;
 use super::{Blob, Blobs};
+use crate::db::StoreFuture;
 use crate::error::StoreError;
 
 /// A hash in progress.
@@ -75,21 +76,23 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
-    pub(super) async fn begin(blobs: Blobs, algorithm: Algorithm) -> Result<Self, StoreError> {
-        let temporary = blobs
-            .0
-            .root
-            .join("incoming")
-            .join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
-        let file = File::create(&temporary)
-            .await
-            .map_err(StoreError::io("create", &temporary))?;
-        Ok(Self {
-            blobs,
-            temporary,
-            file: Some(file),
-            hasher: Some(Hasher::new(algorithm)),
-            size: 0,
+    pub(super) fn begin(blobs: Blobs, algorithm: Algorithm) -> StoreFuture<'static, Self> {
+        Box::pin(async move {
+            let temporary = blobs
+                .0
+                .root
+                .join("incoming")
+                .join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
+            let file = File::create(&temporary)
+                .await
+                .map_err(StoreError::io("create", &temporary))?;
+            Ok(Self {
+                blobs,
+                temporary,
+                file: Some(file),
+                hasher: Some(Hasher::new(algorithm)),
+                size: 0,
+            })
         })
     }
 
@@ -102,69 +105,73 @@ impl BlobWriter {
     ///
     /// # Errors
     /// [`StoreError::Io`], also when the disk is full.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let (Some(file), Some(hasher)) = (&mut self.file, &mut self.hasher) {
-            file.write_all(bytes)
-                .await
-                .map_err(StoreError::io("write", &self.temporary))?;
-            hasher.update(bytes);
-            self.size += bytes.len() as u64;
-        }
-        Ok(())
+    pub fn write<'a>(&'a mut self, bytes: &'a [u8]) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            if let (Some(file), Some(hasher)) = (&mut self.file, &mut self.hasher) {
+                file.write_all(bytes)
+                    .await
+                    .map_err(StoreError::io("write", &self.temporary))?;
+                hasher.update(bytes);
+                self.size += bytes.len() as u64;
+            }
+            Ok(())
+        })
     }
 
     /// Makes the blob durable and visible under its digest.
     ///
     /// # Errors
     /// [`StoreError::Corrupted`] when `expected` is given and differs; [`StoreError::Io`].
-    pub async fn finish(mut self, expected: Option<&Digest>) -> Result<Blob, StoreError> {
-        let (Some(mut file), Some(hasher)) = (self.file.take(), self.hasher.take()) else {
-            return Err(StoreError::io("finish", &self.temporary)(
-                std::io::ErrorKind::BrokenPipe.into(),
-            ));
-        };
-        let digest = hasher.finish();
-        if let Some(expected) = expected
-            && *expected != digest
-        {
-            return Err(StoreError::Corrupted {
-                expected: expected.clone(),
-                actual: digest,
-            });
-        }
-        file.flush()
-            .await
-            .map_err(StoreError::io("write", &self.temporary))?;
-        let file = file.into_std().await;
-        file.set_modified(to_system(self.blobs.0.clock.now()))
-            .map_err(StoreError::io("date", &self.temporary))?;
-        let file = File::from_std(file);
-        file.sync_all()
-            .await
-            .map_err(StoreError::io("sync", &self.temporary))?;
-        drop(file);
-        // The sweep looks at a file's date before it takes the file away; in between, no other
-        // file may get the name.
-        let _hold = self.blobs.hold().await;
-        let target = self.blobs.path(&digest);
-        let folder = target.parent().unwrap_or(&target).to_owned();
-        fs::create_dir_all(&folder)
-            .await
-            .map_err(StoreError::io("create", &folder))?;
-        fs::rename(&self.temporary, &target)
-            .await
-            .map_err(StoreError::io("rename into", &target))?;
-        self.blobs.0.crash.reached("store.blob.renamed");
-        let directory = File::open(&folder)
-            .await
-            .map_err(StoreError::io("open", &folder))?;
-        directory
-            .sync_all()
-            .await
-            .map_err(StoreError::io("sync", &folder))?;
-        Ok(Blob {
-            digest,
-            size: self.size,
+    pub fn finish(mut self, expected: Option<&Digest>) -> StoreFuture<'_, Blob> {
+        Box::pin(async move {
+            let (Some(mut file), Some(hasher)) = (self.file.take(), self.hasher.take()) else {
+                return Err(StoreError::io("finish", &self.temporary)(
+                    std::io::ErrorKind::BrokenPipe.into(),
+                ));
+            };
+            let digest = hasher.finish();
+            if let Some(expected) = expected
+                && *expected != digest
+            {
+                return Err(StoreError::Corrupted {
+                    expected: expected.clone(),
+                    actual: digest,
+                });
+            }
+            file.flush()
+                .await
+                .map_err(StoreError::io("write", &self.temporary))?;
+            let file = file.into_std().await;
+            file.set_modified(to_system(self.blobs.0.clock.now()))
+                .map_err(StoreError::io("date", &self.temporary))?;
+            let file = File::from_std(file);
+            file.sync_all()
+                .await
+                .map_err(StoreError::io("sync", &self.temporary))?;
+            drop(file);
+            // The sweep looks at a file's date before it takes the file away; in between, no other
+            // file may get the name.
+            let _hold = self.blobs.hold().await;
+            let target = self.blobs.path(&digest);
+            let folder = target.parent().unwrap_or(&target).to_owned();
+            fs::create_dir_all(&folder)
+                .await
+                .map_err(StoreError::io("create", &folder))?;
+            fs::rename(&self.temporary, &target)
+                .await
+                .map_err(StoreError::io("rename into", &target))?;
+            self.blobs.0.crash.reached("store.blob.renamed");
+            let directory = File::open(&folder)
+                .await
+                .map_err(StoreError::io("open", &folder))?;
+            directory
+                .sync_all()
+                .await
+                .map_err(StoreError::io("sync", &folder))?;
+            Ok(Blob {
+                digest,
+                size: self.size,
+            })
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, PgPool, SqlitePool};
 use tokio::sync::watch;
 
-use super::tx::{Engine, Tx, TxFuture, is_conflict};
+use super::tx::{Engine, StoreFuture, Tx, TxFuture, is_conflict};
 use crate::error::StoreError;
 
 const ATTEMPTS: u32 = 12;
@@ -178,50 +179,22 @@ impl Store {
         E: From<StoreError>,
         T: Send,
     {
-        let mut delay = Duration::from_millis(2);
-        for attempt in 1..=ATTEMPTS {
-            let mut tx = match self.begin(true).await {
-                Ok(tx) => tx,
-                Err(StoreError::Database { source, .. })
-                    if is_conflict(&source) && attempt < ATTEMPTS =>
-                {
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(Duration::from_millis(250));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let outcome = work(&mut tx).await;
-            let (conflicted, last_event) = (tx.conflicted, tx.last_event);
-            let retry = match outcome {
-                Ok(value) => match commit(tx.engine).await {
-                    Ok(()) => {
-                        if let Some(seq) = last_event {
-                            self.0.appended.send_if_modified(|newest| {
-                                let newer = seq > *newest;
-                                *newest = (*newest).max(seq);
-                                newer
-                            });
-                        }
+        let mut attempts = Attempts::default();
+        loop {
+            let mut tx = self.begin_again(&mut attempts).await?;
+            match work(&mut tx).await {
+                Ok(value) => {
+                    if self.commit(tx, &mut attempts).await? {
                         return Ok(value);
                     }
-                    Err(error) if is_conflict(&error) => true,
-                    Err(error) => return Err(database("commit")(error).into()),
-                },
+                }
                 Err(error) => {
-                    rollback(tx.engine).await;
-                    if !conflicted {
+                    if !roll_back(tx, &mut attempts).await? {
                         return Err(error);
                     }
-                    true
                 }
-            };
-            if retry && attempt < ATTEMPTS {
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(Duration::from_millis(250));
             }
         }
-        Err(StoreError::Contended { attempts: ATTEMPTS }.into())
     }
 
     /// Runs a closure that only reads, on one consistent snapshot.
@@ -240,7 +213,57 @@ impl Store {
         outcome
     }
 
-    async fn begin<'env>(&self, writable: bool) -> Result<Tx<'env>, StoreError> {
+    /// Begins a writing transaction, waiting out conflicts.
+    fn begin_again<'a, 'env: 'a>(
+        &'a self,
+        attempts: &'a mut Attempts,
+    ) -> StoreFuture<'a, Tx<'env>> {
+        Box::pin(async move {
+            loop {
+                match self.begin(true).await {
+                    Err(StoreError::Database { source, .. }) if is_conflict(&source) => {
+                        attempts.failed().await?;
+                    }
+                    outcome => return outcome,
+                }
+            }
+        })
+    }
+
+    /// Commits and tells followers of the log. `false` means that a conflict undid everything
+    /// and that the work is to be done again.
+    fn commit<'a>(&'a self, tx: Tx<'_>, attempts: &'a mut Attempts) -> StoreFuture<'a, bool> {
+        let (engine, last_event) = (tx.engine, tx.last_event);
+        Box::pin(async move {
+            let outcome = match engine {
+                Engine::Sqlite(tx) => tx.commit().await,
+                Engine::Postgres(tx) => tx.commit().await,
+            };
+            match outcome {
+                Ok(()) => {
+                    if let Some(seq) = last_event {
+                        self.0.appended.send_if_modified(|newest| {
+                            let newer = seq > *newest;
+                            *newest = (*newest).max(seq);
+                            newer
+                        });
+                    }
+                    Ok(true)
+                }
+                Err(error) if is_conflict(&error) => {
+                    attempts.failed().await?;
+                    Ok(false)
+                }
+                Err(error) => Err(database("commit")(error)),
+            }
+        })
+    }
+
+    fn begin<'a, 'env: 'a>(&'a self, writable: bool) -> StoreFuture<'a, Tx<'env>> {
+        Box::pin(self.begin_now(writable))
+    }
+
+    async fn begin_now<'env>(&self, writable: bool) -> Result<Tx<'env>, StoreError> {
         let engine = match (&self.0.pools, writable) {
             (Pools::Sqlite { writer, .. }, true) => writer
                 .begin_with("BEGIN IMMEDIATE")
@@ -280,19 +303,44 @@ impl Store {
     }
 }
 
-async fn commit(engine: Engine) -> Result<(), sqlx::Error> {
-    match engine {
-        Engine::Sqlite(tx) => tx.commit().await,
-        Engine::Postgres(tx) => tx.commit().await,
-    }
+/// Undoes a transaction whose work failed. `true` means that it failed by a conflict and is to be
+/// done again.
+fn roll_back<'a>(tx: Tx<'_>, attempts: &'a mut Attempts) -> StoreFuture<'a, bool> {
+    let (engine, conflicted) = (tx.engine, tx.conflicted);
+    Box::pin(async move {
+        rollback(engine).await;
+        if conflicted {
+            attempts.failed().await?;
+        }
+        Ok(conflicted)
+    })
 }
 
-async fn rollback(engine: Engine) {
-    let outcome = match engine {
-        Engine::Sqlite(tx) => tx.rollback().await,
-        Engine::Postgres(tx) => tx.rollback().await,
-    };
-    if let Err(error) = outcome {
-        tracing::warn!(error = %error, "rollback failed; the connection is discarded");
+fn rollback(engine: Engine) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let outcome = match engine {
+            Engine::Sqlite(tx) => tx.rollback().await,
+            Engine::Postgres(tx) => tx.rollback().await,
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(error = %error, "rollback failed; the connection is discarded");
+        }
+    })
+}
+
+/// How often a transaction was tried, and how long to wait before the next time.
+#[derive(Default)]
+struct Attempts(u32);
+
+impl Attempts {
+    /// Waits for the next attempt, if there is one.
+    async fn failed(&mut self) -> Result<(), StoreError> {
+        self.0 += 1;
+        if self.0 >= ATTEMPTS {
+            return Err(StoreError::Contended { attempts: ATTEMPTS });
+        }
+        let delay = Duration::from_millis(1 << self.0);
+        tokio::time::sleep(delay.min(Duration::from_millis(250))).await;
+        Ok(())
     }
 }

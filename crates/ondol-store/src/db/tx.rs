@@ -1,4 +1,8 @@
 //! One transaction, whichever engine runs it.
+//!
+//! What talks to a driver returns a boxed future made here. The body of an `async fn` is compiled
+//! again in every crate that awaits it; without this wall, each room would compile both drivers
+//! once per operation.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -15,6 +19,9 @@ use crate::error::StoreError;
 
 /// What a transaction closure returns.
 pub type TxFuture<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+
+/// What an operation of the store returns.
+pub(crate) type StoreFuture<'a, T> = TxFuture<'a, T, StoreError>;
 
 pub(super) enum Engine {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
@@ -47,87 +54,95 @@ impl Tx<'_> {
     }
 
     /// Runs a statement and returns how many rows it changed.
-    pub async fn execute(
-        &mut self,
-        sql: impl SqlSafeStr,
-        params: Params,
-    ) -> Result<u64, StoreError> {
-        if !self.writable {
-            return Err(StoreError::ReadOnly);
-        }
-        let sql = sql.into_sql_str();
-        let operation = sql.clone();
-        let outcome = match &mut self.engine {
-            Engine::Sqlite(tx) => match sqlite_arguments(params) {
-                Ok(arguments) => sqlx::query_with(sql, arguments)
-                    .execute(&mut **tx)
-                    .await
-                    .map(|done| done.rows_affected()),
-                Err(error) => Err(error),
-            },
-            Engine::Postgres(tx) => match postgres_arguments(params) {
-                Ok(arguments) => sqlx::query_with(sql, arguments)
-                    .execute(&mut **tx)
-                    .await
-                    .map(|done| done.rows_affected()),
-                Err(error) => Err(error),
-            },
-        };
-        outcome.map_err(|source| self.failed(&operation, source))
+    pub fn execute(&mut self, sql: impl SqlSafeStr, params: Params) -> StoreFuture<'_, u64> {
+        self.execute_str(sql.into_sql_str(), params)
+    }
+
+    fn execute_str(&mut self, sql: SqlStr, params: Params) -> StoreFuture<'_, u64> {
+        Box::pin(async move {
+            if !self.writable {
+                return Err(StoreError::ReadOnly);
+            }
+            let operation = sql.clone();
+            let outcome = match &mut self.engine {
+                Engine::Sqlite(tx) => match sqlite_arguments(params) {
+                    Ok(arguments) => sqlx::query_with(sql, arguments)
+                        .execute(&mut **tx)
+                        .await
+                        .map(|done| done.rows_affected()),
+                    Err(error) => Err(error),
+                },
+                Engine::Postgres(tx) => match postgres_arguments(params) {
+                    Ok(arguments) => sqlx::query_with(sql, arguments)
+                        .execute(&mut **tx)
+                        .await
+                        .map(|done| done.rows_affected()),
+                    Err(error) => Err(error),
+                },
+            };
+            outcome.map_err(|source| self.failed(&operation, source))
+        })
     }
 
     /// Runs a statement and returns its rows. Statements with `RETURNING` are writes.
-    pub async fn fetch_all(
-        &mut self,
-        sql: impl SqlSafeStr,
-        params: Params,
-    ) -> Result<Vec<Row>, StoreError> {
-        let sql = sql.into_sql_str();
-        let operation = sql.clone();
-        let outcome = match &mut self.engine {
-            Engine::Sqlite(tx) => match sqlite_arguments(params) {
-                Ok(arguments) => sqlx::query_with(sql, arguments)
-                    .fetch_all(&mut **tx)
-                    .await
-                    .and_then(row::from_sqlite),
-                Err(error) => Err(error),
-            },
-            Engine::Postgres(tx) => match postgres_arguments(params) {
-                Ok(arguments) => sqlx::query_with(sql, arguments)
-                    .fetch_all(&mut **tx)
-                    .await
-                    .and_then(row::from_postgres),
-                Err(error) => Err(error),
-            },
-        };
-        outcome.map_err(|source| self.failed(&operation, source))
+    pub fn fetch_all(&mut self, sql: impl SqlSafeStr, params: Params) -> StoreFuture<'_, Vec<Row>> {
+        self.fetch_all_str(sql.into_sql_str(), params)
+    }
+
+    fn fetch_all_str(&mut self, sql: SqlStr, params: Params) -> StoreFuture<'_, Vec<Row>> {
+        Box::pin(async move {
+            let operation = sql.clone();
+            let outcome = match &mut self.engine {
+                Engine::Sqlite(tx) => match sqlite_arguments(params) {
+                    Ok(arguments) => sqlx::query_with(sql, arguments)
+                        .fetch_all(&mut **tx)
+                        .await
+                        .and_then(row::from_sqlite),
+                    Err(error) => Err(error),
+                },
+                Engine::Postgres(tx) => match postgres_arguments(params) {
+                    Ok(arguments) => sqlx::query_with(sql, arguments)
+                        .fetch_all(&mut **tx)
+                        .await
+                        .and_then(row::from_postgres),
+                    Err(error) => Err(error),
+                },
+            };
+            outcome.map_err(|source| self.failed(&operation, source))
+        })
     }
 
     /// The first row, if there is one.
-    pub async fn fetch_optional(
+    pub fn fetch_optional(
         &mut self,
         sql: impl SqlSafeStr,
         params: Params,
-    ) -> Result<Option<Row>, StoreError> {
-        Ok(self.fetch_all(sql, params).await?.into_iter().next())
+    ) -> StoreFuture<'_, Option<Row>> {
+        self.fetch_optional_str(sql.into_sql_str(), params)
+    }
+
+    fn fetch_optional_str(&mut self, sql: SqlStr, params: Params) -> StoreFuture<'_, Option<Row>> {
+        let rows = self.fetch_all_str(sql, params);
+        Box::pin(async move { Ok(rows.await?.into_iter().next()) })
     }
 
     /// The only row of a statement that always has one.
-    pub async fn fetch_one(
-        &mut self,
-        sql: impl SqlSafeStr,
-        params: Params,
-    ) -> Result<Row, StoreError> {
-        let sql = sql.into_sql_str();
+    pub fn fetch_one(&mut self, sql: impl SqlSafeStr, params: Params) -> StoreFuture<'_, Row> {
+        self.fetch_one_str(sql.into_sql_str(), params)
+    }
+
+    fn fetch_one_str(&mut self, sql: SqlStr, params: Params) -> StoreFuture<'_, Row> {
         let operation = sql.clone();
-        self.fetch_all(sql, params)
-            .await?
-            .into_iter()
-            .next()
-            .ok_or_else(|| StoreError::Database {
-                operation: shorten(&operation),
-                source: sqlx::Error::RowNotFound,
-            })
+        let rows = self.fetch_all_str(sql, params);
+        Box::pin(async move {
+            rows.await?
+                .into_iter()
+                .next()
+                .ok_or_else(|| StoreError::Database {
+                    operation: shorten(&operation),
+                    source: sqlx::Error::RowNotFound,
+                })
+        })
     }
 
     fn failed(&mut self, sql: &SqlStr, source: sqlx::Error) -> StoreError {
