@@ -1,15 +1,4 @@
-//! Who asks, what they may do, what is secret, and what was done.
-//!
-//! Every protocol turns its own header form into a [`Principal`] through [`Authenticator`],
-//! carries it in a [`Ctx`], and every service operation asks [`Ctx::require`], which is
-//! [`decide`]: one function for git, the registry, the JSON API and every door to come. Deny is
-//! the default.
-//!
-//! - [`model`](Principal): principals, roles, the decision.
-//! - [`Tokens`]: access tokens, hashed at rest; short-lived tokens derived from them.
-//! - [`Authenticator`], [`HostPolicy`]: what HTTP headers say, checked once for every door.
-//! - [`Secrets`]: envelope-encrypted values with versions.
-//! - [`Housekeeping`]: retention, grants and secrets of deleted projects, key rotation.
+#![doc = include_str!("../README.md")]
 
 mod error;
 mod housekeeping;

@@ -1,25 +1,4 @@
-//! From an accepted image to live traffic, and back.
-//!
-//! A **release** is image, configuration, secret versions and model version, immutable together.
-//! A **rollout** brings one in kamal-proxy's order: start the new replicas, probe them outside
-//! any lock until all are ready, move the routes once and wait until every live gateway has
-//! acknowledged, then drain and stop the old ones. Exactly one release per environment is
-//! current; it changes in the one transaction after that acknowledgement.
-//!
-//! | module | what it is |
-//! |---|---|
-//! | `model` | environments, releases, rollouts, replicas, probes |
-//! | `ports` | what other rooms must give: images, models, secrets, routes |
-//! | `service` | operations: request, roll back, restart, scale, hold, promote, status |
-//! | `plan` | pure decisions per environment |
-//! | `record` | transactions that follow from them, with their events |
-//! | `execute` | effects outside the database |
-//! | `reconcile`, `follow`, `retain`, `sample`, `routes::apply` | the loops |
-//! | `store` | the SQL |
-//!
-//! A rollout's own description of time is the state it is in and since when; a process that was
-//! dead in between gives every wait its time anew. See [`CRASH_POINTS`] for the places at which
-//! it may die.
+#![doc = include_str!("../README.md")]
 
 mod crash;
 mod error;

@@ -1,27 +1,4 @@
-//! The data plane: how requests from outside reach the replicas of a release.
-//!
-//! Three faces, all library functions that the `ondol` binary calls:
-//!
-//! - [`gateway_main`] (`ondol gateway`): a reverse proxy that serves the snapshot in its run
-//!   directory, also when nobody else lives. Routes come over a control socket, are made durable,
-//!   and only then acknowledged.
-//! - [`keeper_main`] (`ondol keeper`): owns the listening socket, starts a gateway again when it
-//!   dies, and replaces one by another without a refused connection.
-//! - [`GatewayControl`] and [`KeeperClient`]: what `ondol serve` steers both with.
-//!
-//! | module | what it holds |
-//! |---|---|
-//! | `snapshot` | what to serve: model, rules, file |
-//! | `routing` | host and path to route, weights, replicas, tables |
-//! | `proxy` | one request's way: head, body, tunnel, account |
-//! | `upstream` | HTTP/1.1 towards replicas: connections, framing |
-//! | `server` | threads, client connections, generations, drains, retirement |
-//! | `stats` | counters, durations, their file, Prometheus text |
-//! | `access_log` | one JSON line for each request |
-//! | `control`, `client` | the control protocol and its two ends |
-//! | `keeper` | the process that outlives the others |
-//!
-//! Not here: TLS, HTTP/2 towards replicas (and with it gRPC), WebSockets over HTTP/2.
+#![doc = include_str!("../README.md")]
 
 mod access_log;
 mod client;

@@ -1,16 +1,4 @@
-//! Projects' repositories: git over smart HTTP, by git's own plumbing.
-//!
-//! A project is one bare repository and a row. Pushes are received by `git receive-pack` into
-//! its quarantine; this room reads the command list first, so that every ref update is checked
-//! before git sees it, records who is about to push, and afterwards compares the refs on disk
-//! with its table. What differs becomes events in the same transaction, so a push that was
-//! durable when the process died is found at the next start.
-//!
-//! - [`Git`]: the operations on projects, commits and files, and checking out.
-//! - [`router`] answers at `/git/<project>.git/…`.
-//! - [`HookServer`], [`hook_main`]: how `git receive-pack` tells us that refs moved, and how
-//!   progress reaches the pushing client as `remote:` lines.
-//! - [`RefsReconciler`], [`MaintenanceReconciler`]: the loops.
+#![doc = include_str!("../README.md")]
 
 mod checkout;
 mod error;

@@ -1,16 +1,4 @@
-//! Models: trained, judged, kept and served.
-//!
-//! | module | what it is |
-//! |---|---|
-//! | [`table`] | CSV, JSON Lines and Parquet as typed columns |
-//! | [`auto`] | the built-in trainer: `train.auto` |
-//! | `learn` | its learners |
-//! | [`model_file`], [`Predictor`] | the versioned file of a built-in model, and its answers |
-//! | [`server`] | the built-in model server, by MLflow's scoring protocol |
-//! | [`metrics_file`] | metrics that a `train.run` command leaves in a file |
-//! | [`gate`] | whether a candidate becomes champion |
-//! | [`Models`] | the models of all projects: register, judge, promote, roll back, materialise |
-//! | [`Housekeeping`] | what happens to them over time |
+#![doc = include_str!("../README.md")]
 
 pub mod auto;
 mod error;

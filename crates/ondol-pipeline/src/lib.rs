@@ -1,25 +1,4 @@
-//! The pipeline: from a push of code or data to a finished run.
-//!
-//! A run is a durable graph of steps. Commands are workloads of an [`Engine`], which survive the
-//! control plane; everything else is an [`Action`] that Ondol carries out itself and that can be
-//! repeated. Two loops make it go, and a third keeps it small:
-//!
-//! - `pipeline.follow` turns events of the log into queued runs, in the same transaction in
-//!   which its cursor moves, so that no push is lost and none runs twice;
-//! - `pipeline.schedule` starts queued runs, starts their steps, and records how they ended. It
-//!   holds nothing in memory that a crash could lose: a step is claimed in the database, then
-//!   started under an id and attempt number that an engine starts at most once, then recorded;
-//! - `pipeline.prune` forgets old runs with their logs, and trims caches.
-//!
-//! | module | what it holds |
-//! |---|---|
-//! | [`model`] | runs, steps, their state machines, test reports |
-//! | [`plan`] | pure: the graph of a run, and what is due next |
-//! | [`ports`] | traits that the composition root implements |
-//! | `service` | operations: list, show, cancel, retry, start, logs, watch |
-//! | `store` | the only SQL |
-//! | `follow`, `schedule`, `prune` | the loops |
-//! | `workspace`, `log`, `junit` | folders of a run, logs of actions, results of tests |
+#![doc = include_str!("../README.md")]
 
 mod error;
 mod events;

@@ -1,14 +1,4 @@
-//! Images: the registry that keeps them and the builder that makes them.
-//!
-//! - [`RegistryService`]: repositories, blobs, manifests, tags and referrers as the OCI
-//!   distribution specification 1.1 has them. A repository is `<project>` or
-//!   `<project>/<name>`; the project decides who may read and write.
-//! - [`http`]: the `/v2/` protocol.
-//! - [`image`]: OCI images from a folder without any container engine, and the way back from an
-//!   image to a folder.
-//!
-//! A blob is readable through a repository only when a row links the two: knowing a digest
-//! opens nothing.
+#![doc = include_str!("../README.md")]
 
 mod error;
 pub mod http;

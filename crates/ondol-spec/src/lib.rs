@@ -1,18 +1,4 @@
-//! `ondol.yaml`: what a project asks for, and why.
-//!
-//! This room is pure. It is given the files of a commit through [`Tree`] and the settings of
-//! organization and environment, and answers with one [`Effective`] specification in which every
-//! default is filled in, every value is explained and everything wrong has a line and a column.
-//!
-//! | module | what it is |
-//! |---|---|
-//! | [`model`] | the effective types that other rooms read |
-//! | [`expr`] | CEL expressions of `accept` and `check`: parse, evaluate, explain |
-//! | `yaml`, `node`, `short`, `de` | text → tree with origins → full forms → types |
-//! | `detect` | what the repository's own files say, one file per language |
-//! | `resolve`, `derive` | the layers, what follows from them, the organization's locks |
-//! | `check` | what must go together |
-//! | `schema`, `reference` | JSON Schema and documentation, from the same types |
+#![doc = include_str!("../README.md")]
 
 mod check;
 mod de;

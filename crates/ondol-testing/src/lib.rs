@@ -1,16 +1,4 @@
-//! The released binary under test: started like a user starts it, killed like a machine kills it.
-//!
-//! | module | what it holds |
-//! |---|---|
-//! | [`platform`] | [`Platform`]: one `ondol serve` with a home and a data directory of its own; the command line, git, the API and the applications as its users see them |
-//! | [`project`] | [`Project`]: a repository beside it |
-//! | [`load`] | [`Load`]: clients that keep asking, and what went wrong for them |
-//! | [`process`] | what runs, read from `/proc` |
-//! | [`table`] | small tables of training data |
-//! | [`wait`] | waiting for something to become true |
-//!
-//! Nothing here asserts on speed: deadlines are generous and only keep a broken build from
-//! hanging. The binary is `$ONDOL_BIN`, otherwise the newest build of this workspace.
+#![doc = include_str!("../README.md")]
 
 mod binary;
 pub mod load;

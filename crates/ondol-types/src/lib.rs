@@ -1,9 +1,4 @@
-//! The vocabulary that every room of Ondol shares.
-//!
-//! Typed identifiers, validated names and paths, digests, error kinds, the clock, secrets that
-//! do not print themselves, crash points and the contents of the events that rooms exchange.
-//! Nothing in this crate reads a file, a socket, the environment or the wall clock, except
-//! [`SystemClock`], which only a composition root may construct.
+#![doc = include_str!("../README.md")]
 
 mod clock;
 mod crash;

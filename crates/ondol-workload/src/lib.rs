@@ -1,24 +1,4 @@
-//! Workloads and the engines that run them.
-//!
-//! CI steps, training jobs, service replicas and functions are all a [`WorkloadSpec`]; an
-//! [`Engine`] runs it. The [`ProcessEngine`] is embedded: it runs programs of this host, each
-//! below a shim ([`shim_main`]) that survives the control plane.
-//!
-//! | module | what |
-//! |---|---|
-//! | [`model`], [`engine`] | the vocabulary and the interface |
-//! | `process` | the engine: start, observe, adopt, end |
-//! | `shim` | the parent of one workload |
-//! | `home`, `wire` | files and messages between the two, both versioned |
-//! | [`log`] | bounded logs on disk, written by the shim, read by anybody |
-//! | [`mask`] | secrets are taken out of text, in their usual encodings |
-//! | `cgroup`, `procfs` | limits, accounting, and finding all that a program started |
-//! | [`ports`], [`listening`] | which port a workload gets, and where it really listens |
-//! | [`backoff`] | how long to wait before another start |
-//! | `sys` | all `unsafe` of Ondol |
-//!
-//! What needs a root filesystem of its own is not for this engine: it is for people who trust
-//! each other, and programs share the host's files and network.
+#![doc = include_str!("../README.md")]
 
 pub mod backoff;
 mod cgroup;

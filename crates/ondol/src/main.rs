@@ -1,7 +1,4 @@
-//! The Ondol binary: every role of the platform and its command line.
-//!
-//! The light roles (`shim`, `keeper`, `gateway`, the git hook) are told apart before anything
-//! else is set up, because many of them run at once and each must stay small.
+#![doc = include_str!("../README.md")]
 
 mod cli;
 mod client;
