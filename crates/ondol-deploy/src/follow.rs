@@ -191,8 +191,10 @@ async fn secret(tx: &mut Tx<'_>, project: &ProjectName, found: &Event) -> Result
         }
         let accepted = store::accepted(tx, project, &environment.name).await?;
         let uses = accepted.image.as_ref().is_some_and(|image| {
-            name.as_ref()
-                .is_none_or(|name| image.config.secrets.contains(name))
+            name.as_ref().is_none_or(|name| {
+                let mut received = image.config.secrets.iter();
+                received.any(|secret| secret.name == *name)
+            })
         });
         if uses {
             request(tx, &environment, found, Reason::Secret, None).await?;

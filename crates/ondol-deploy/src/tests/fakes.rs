@@ -204,6 +204,16 @@ impl Outside {
         self.lock().workloads[id].spec.clone()
     }
 
+    /// What the one release command was given.
+    pub(super) fn command_spec(&self) -> WorkloadSpec {
+        let inner = self.lock();
+        let mut all = inner
+            .workloads
+            .values()
+            .filter(|workload| workload.spec.labels[ROLE] == ROLE_COMMAND);
+        all.next().expect("a release command").spec.clone()
+    }
+
     /// The program of a workload ends by itself.
     pub(super) fn die(&self, id: &WorkloadId, code: i32) {
         let now = self.clock.now();

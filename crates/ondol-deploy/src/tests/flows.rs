@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ondol_spec::model::Strategy;
+use ondol_spec::model::{SecretRef, Strategy};
 use ondol_store::events::NewEvent;
 use ondol_types::event::{self, ModelVersionEvent};
 use ondol_types::{Classified, ErrorKind};
@@ -60,12 +60,15 @@ async fn a_request_in_progress_for_ever_is_cut_at_the_drain_deadline() {
 #[tokio::test]
 async fn what_a_program_is_given() {
     for mut sim in sims().await {
-        sim.outside
-            .lock()
-            .secrets
-            .insert("TOKEN".parse().unwrap(), 3);
+        sim.outside.lock().secrets.extend(
+            [("TOKEN", 3), ("CERT", 7)].map(|(name, version)| (name.parse().unwrap(), version)),
+        );
         let spec = spec(|spec| {
-            spec.secrets = vec!["TOKEN".parse().unwrap()];
+            spec.secrets = vec![
+                SecretRef::env("TOKEN".parse().unwrap()),
+                SecretRef::file("CERT".parse().unwrap()),
+            ];
+            with_command(spec);
             spec.env.insert("SHARED".into(), "project".into());
             spec.volumes
                 .insert("state".parse().unwrap(), "data/state".parse().unwrap());
@@ -94,6 +97,12 @@ async fn what_a_program_is_given() {
         );
         assert!(shown("TOKEN").is_none(), "secrets are apart");
         assert_eq!(given.secret_env["TOKEN"].expose(), "value 3");
+        let file: ondol_types::RelPath = "CERT".parse().unwrap();
+        assert_eq!(given.secret_files[&file].expose(), "value 7");
+        assert_eq!((given.secret_env.len(), given.secret_files.len()), (1, 1));
+        let command = sim.outside.command_spec();
+        assert_eq!(command.secret_env["TOKEN"].expose(), "value 3");
+        assert_eq!(command.secret_files[&file].expose(), "value 7");
         let (place, inside) = &given.volumes[0];
         assert!(place.ends_with("volumes/web/state") && place.is_dir());
         assert_eq!(inside.as_str(), "data/state");
@@ -102,10 +111,9 @@ async fn what_a_program_is_given() {
         };
         assert!(dir.ends_with("app"), "{}", dir.display());
         let release = sim.current().await.unwrap();
-        assert_eq!(
-            release.secrets[&"TOKEN".parse::<ondol_types::SecretName>().unwrap()],
-            3
-        );
+        let version =
+            |name: &str| release.secrets[&name.parse::<ondol_types::SecretName>().unwrap()];
+        assert_eq!((version("TOKEN"), version("CERT")), (3, 7));
         let volumes = sim
             .events()
             .await
@@ -332,7 +340,7 @@ async fn a_slow_run_cannot_bring_old_code_back() {
 async fn rollback_restores_everything_and_holds_automation() {
     for mut sim in sims().await {
         let secret = || "TOKEN".parse::<ondol_types::SecretName>().unwrap();
-        let with_secret = || spec(|spec| spec.secrets = vec![secret()]);
+        let with_secret = || spec(|spec| spec.secrets = vec![SecretRef::env(secret())]);
         sim.outside.lock().secrets.insert(secret(), 1);
         sim.live("one", 1, with_secret()).await;
         sim.outside.lock().secrets.insert(secret(), 2);
@@ -840,7 +848,7 @@ async fn a_missing_secret_is_named() {
             .push(
                 "one",
                 1,
-                spec(|spec| spec.secrets = vec!["API_KEY".parse().unwrap()]),
+                spec(|spec| spec.secrets = vec![SecretRef::env("API_KEY".parse().unwrap())]),
             )
             .await;
         let failure = sim.finish(id).await.failure.unwrap();
