@@ -23,6 +23,7 @@ impl Place {
             current: None,
             serving: None,
             replicas: None,
+            scale: None,
             created_at: Timestamp::default(),
         };
         Self {

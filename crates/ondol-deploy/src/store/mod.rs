@@ -21,7 +21,15 @@ pub(crate) use rollout::*;
 pub(crate) use routes::*;
 
 /// The migrations of this room: numbers 600 to 699.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[DEPLOY, SCALE];
+
+const SCALE: Migration = Migration {
+    number: 601,
+    name: "deploy_scale",
+    sql: "ALTER TABLE deploy_environment ADD COLUMN scale TEXT;",
+};
+
+const DEPLOY: Migration = Migration {
     number: 600,
     name: "deploy",
     sql: "CREATE TABLE deploy_release (
@@ -159,7 +167,7 @@ CREATE TABLE deploy_volume (
 );
 CREATE TABLE deploy_cursor (name TEXT PRIMARY KEY, seq BIGINT NOT NULL);
 ",
-}];
+};
 
 /// A value as the text of its JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {

@@ -6,4 +6,5 @@ mod crashes;
 mod fakes;
 mod flows;
 mod random;
+mod scaling;
 mod sim;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ondol_auth::Ctx;
 use ondol_background::{Reconciler, Report};
-use ondol_spec::model::{Period, Service, Spec};
+use ondol_spec::model::{Period, Replicas, Service, Spec, Target};
 use ondol_store::Store;
 use ondol_store::events::EventFilter;
 use ondol_store::testing::TestStore;
@@ -20,6 +20,7 @@ use crate::reconcile::EnvironmentsLoop;
 use crate::retain::RetainLoop;
 use crate::room::{Config, Deps, Room};
 use crate::routes::RoutesLoop;
+use crate::sample::SampleLoop;
 use crate::service::{DeployRequest, DeployService};
 use crate::store;
 
@@ -29,6 +30,7 @@ pub(super) struct Process {
     routes: Arc<RoutesLoop>,
     follow: Arc<FollowLoop>,
     pub(super) retain: Arc<RetainLoop>,
+    sample: Arc<SampleLoop>,
     pub(super) service: DeployService,
 }
 
@@ -63,6 +65,18 @@ pub(super) fn spec(change: impl FnOnce(&mut Spec)) -> Arc<Spec> {
 
 pub(super) fn with_command(spec: &mut Spec) {
     spec.release.command = Some(ondol_spec::model::Command::new("migrate"));
+}
+
+/// From `min` to `max` replicas, each for ten requests per second.
+pub(super) fn scaled(spec: &mut Spec, min: u32, max: u32) {
+    spec.service.as_mut().unwrap().replicas = Replicas {
+        min,
+        max,
+        target: Some(Target {
+            rps: Some(10.0),
+            ..Target::default()
+        }),
+    };
 }
 
 pub(super) fn canary(spec: &mut Spec) {
@@ -138,6 +152,7 @@ impl Sim {
             routes: Arc::new(RoutesLoop::new(room.clone())),
             follow: Arc::new(FollowLoop { room: room.clone() }),
             retain: Arc::new(RetainLoop { room: room.clone() }),
+            sample: Arc::new(SampleLoop { room: room.clone() }),
             service: DeployService::new(room),
         }
     }
@@ -219,6 +234,19 @@ impl Sim {
     pub(super) async fn pass(&mut self, time: Duration) {
         self.clock.advance(time);
         self.settle().await;
+    }
+
+    /// The current release gets so many requests per second for some time.
+    pub(super) async fn load(&mut self, rps: u64, time: Duration) {
+        for _ in 0..time.as_secs() / 5 {
+            self.clock.advance(Duration::from_secs(5));
+            if let Some(current) = self.current().await {
+                let mut outside = self.outside.lock();
+                outside.traffic.entry(current.id).or_default().requests += rps * 5;
+            }
+            self.tick(self.process.sample.clone()).await;
+            self.settle().await;
+        }
     }
 
     /// Time passes in steps until something holds.

@@ -83,6 +83,16 @@ fn show(project: &Value) {
         if hold.is_object() {
             output::line(format!("  {name} is held: {}", text(hold, "reason")));
         }
+        let scaling = &status["scaling"];
+        if scaling.is_object() {
+            output::line(format!(
+                "  {name} runs {} of {} to {} replicas: {}",
+                scaling["replicas"],
+                scaling["min"],
+                scaling["max"],
+                output::printable(&text(scaling, "reason"))
+            ));
+        }
         for rollout in status["open"].as_array().into_iter().flatten() {
             output::line(format!(
                 "  rollout {}: {}",
