@@ -44,7 +44,7 @@ use ondol_background::{Activator, Background, Reconciler};
 pub use crash::CRASH_POINTS;
 pub use error::DeployError;
 pub use model::{
-    Command, CommandState, Environment, Failure, Hold, Kind, ModelRef, Peak, Phase, Probe,
+    Command, CommandState, Environment, Failure, Hold, Kind, ModelRef, Peak, Phase, Preview, Probe,
     Reason, Release, ReleaseConfig, Replica, ReplicaState, Rollout, RolloutState, Scale,
 };
 pub use ports::{ImageConfig, Images, Models, Routes, SecretValues};

@@ -1,6 +1,7 @@
 //! What is deployed: environments, releases, rollouts and replicas.
 
 mod environment;
+mod preview;
 mod probe;
 mod release;
 mod replica;
@@ -9,6 +10,8 @@ mod scale;
 
 pub(crate) use environment::{Accepted, AcceptedImage};
 pub use environment::{Environment, Hold};
+pub use preview::Preview;
+pub(crate) use preview::PreviewRow;
 pub use probe::Probe;
 pub(crate) use probe::Probes;
 pub use release::{ModelRef, Reason, Release, ReleaseConfig};

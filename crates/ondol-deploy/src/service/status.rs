@@ -16,7 +16,8 @@ use crate::error::DeployError;
 use crate::model::{Environment, Probe, Release, Replica, Rollout, RolloutState};
 use crate::plan::{Load, bounds, judge, wanted};
 use crate::room::Reading;
-use crate::routes::ReleaseTraffic;
+use crate::routes::{ReleaseTraffic, path_of};
+use crate::sample::samples;
 use crate::store;
 
 /// What a release answered over the last while.
@@ -79,6 +80,8 @@ pub struct Scaling {
 pub struct EnvironmentStatus {
     /// The environment.
     pub environment: Environment,
+    /// The path of the gateway below which it answers.
+    pub path: String,
     /// The release that serves.
     pub current: Option<Release>,
     /// Rollouts that have not ended, oldest first.
@@ -150,6 +153,7 @@ impl DeployService {
                 });
             }
             all.push(EnvironmentStatus {
+                path: path_of(project, &environment.name),
                 environment,
                 current,
                 open,

@@ -264,6 +264,10 @@ impl Outside {
             .unwrap_or_default()
     }
 
+    pub(super) fn table(&self) -> RouteTable {
+        self.lock().table.clone().unwrap_or_default()
+    }
+
     pub(super) fn generation(&self) -> i64 {
         self.lock()
             .table

@@ -8,17 +8,13 @@ use ondol_types::event::{self, ModelVersionEvent};
 use ondol_types::{Classified, ErrorKind};
 
 use super::fakes::{Behaviour, image};
-use super::sim::{Sim, canary, production, sims, spec, web, with_command};
+use super::sim::{Sim, canary, plain, production, sims, spec, web, with_command};
 use crate::model::{Failure, Hold, ModelRef, Reason, ReplicaState, RolloutState};
 use crate::routes::{Histogram, ReleaseTraffic};
 use crate::store;
 use crate::{DeployError, Kind};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn plain() -> std::sync::Arc<ondol_spec::Spec> {
-    spec(|_| {})
-}
 
 #[tokio::test]
 async fn a_push_goes_live_and_the_next_one_takes_over_without_a_gap() {
@@ -364,8 +360,7 @@ async fn rollback_restores_everything_and_holds_automation() {
         let Hold { reason, .. } = sim.environment().await.unwrap().hold.unwrap();
         assert!(reason.contains("rolled back to release 1"), "{reason}");
         // Automation waits.
-        append(
-            &sim,
+        sim.append(
             NewEvent::new(event::SECRET_SET, "TOKEN")
                 .project(&web())
                 .content(serde_json::json!({ "name": "TOKEN", "version": 3 })),
@@ -765,16 +760,6 @@ async fn scaling_and_restarting_keep_the_service_up() {
     }
 }
 
-async fn append(sim: &Sim, event: NewEvent) {
-    let event = &event;
-    sim.store()
-        .write::<_, ondol_store::StoreError, _>(|tx| {
-            Box::pin(async move { tx.append(event.clone()).await })
-        })
-        .await
-        .unwrap();
-}
-
 fn promoted(version: i64, run: bool) -> NewEvent {
     let content = ModelVersionEvent {
         project: web(),
@@ -815,7 +800,7 @@ async fn a_promoted_model_goes_live_and_so_does_its_way_back() {
         let workload = sim.outside.running(&image(1))[0];
         assert!(sim.outside.spec(&workload).env["ONDOL_MODEL_DIR"].ends_with("models/web/iris/1"));
         // The run that trained version 2 asks for its rollout itself: one rollout, not two.
-        append(&sim, promoted(2, true)).await;
+        sim.append(promoted(2, true)).await;
         sim.settle().await;
         assert_eq!(sim.open().await[0].state, RolloutState::Pending);
         request.key = "two".into();
@@ -825,7 +810,7 @@ async fn a_promoted_model_goes_live_and_so_does_its_way_back() {
         assert_eq!(sim.finish(id).await.state, RolloutState::Done);
         assert_eq!(sim.current().await.unwrap().number, 2);
         // The alias moved back by hand.
-        append(&sim, promoted(1, false)).await;
+        sim.append(promoted(1, false)).await;
         sim.settle().await;
         sim.calm().await;
         let current = sim.current().await.unwrap();
@@ -834,7 +819,7 @@ async fn a_promoted_model_goes_live_and_so_does_its_way_back() {
             (1, Reason::Model)
         );
         // Without a run that asks, a promoted version goes live after a moment.
-        append(&sim, promoted(3, true)).await;
+        sim.append(promoted(3, true)).await;
         sim.pass(11 * SECOND).await;
         sim.calm().await;
         assert_eq!(sim.current().await.unwrap().model.unwrap().version, 3);
@@ -987,11 +972,8 @@ async fn a_removed_project_drains_and_goes() {
         sim.live("one", 1, plain()).await;
         let endpoint = sim.outside.endpoints()[0];
         sim.outside.lock().in_flight.insert(endpoint, 1);
-        append(
-            &sim,
-            NewEvent::new(event::REPOSITORY_DELETED, "web").project(&web()),
-        )
-        .await;
+        sim.append(NewEvent::new(event::REPOSITORY_DELETED, "web").project(&web()))
+            .await;
         sim.settle().await;
         assert!(sim.outside.endpoints().is_empty());
         assert_eq!(

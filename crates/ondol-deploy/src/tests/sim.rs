@@ -7,7 +7,7 @@ use ondol_auth::Ctx;
 use ondol_background::{Reconciler, Report};
 use ondol_spec::model::{Period, Replicas, Service, Spec, Target};
 use ondol_store::Store;
-use ondol_store::events::EventFilter;
+use ondol_store::events::{EventFilter, NewEvent};
 use ondol_store::testing::TestStore;
 use ondol_types::{Clock, EnvironmentName, ManualClock, ProjectName, RolloutId, Timestamp};
 
@@ -61,6 +61,10 @@ pub(super) fn spec(change: impl FnOnce(&mut Spec)) -> Arc<Spec> {
     };
     change(&mut spec);
     Arc::new(spec)
+}
+
+pub(super) fn plain() -> Arc<Spec> {
+    spec(|_| {})
 }
 
 pub(super) fn with_command(spec: &mut Spec) {
@@ -342,11 +346,22 @@ impl Sim {
         read.await.unwrap()
     }
 
+    pub(super) async fn append(&self, event: NewEvent) {
+        let event = &event;
+        self.store
+            .write::<_, ondol_store::StoreError, _>(|tx| {
+                Box::pin(async move { tx.append(event.clone()).await })
+            })
+            .await
+            .unwrap();
+    }
+
     pub(super) fn request_of(&self, key: &str, number: u8, spec: Arc<Spec>) -> DeployRequest {
         DeployRequest {
             key: key.to_owned(),
             project: web(),
             environment: production(),
+            preview: None,
             reason: Reason::Push,
             image: image(number),
             spec,
