@@ -421,10 +421,11 @@ proptest! {
         case.environment.removing = false;
         case.environment.current = Some(ReleaseId::derived("old"));
         case.environment.serving = Some(RolloutId::derived("old"));
-        let named = table(&case).replicas();
         for (index, replica) in case.replicas.iter_mut().enumerate() {
             replica.address = Some(([127, 0, 0, 1], 20_000 + index as u16).into());
-            replica.routed = named.contains(&replica.endpoint);
+            if matches!(replica.state, ReplicaState::Ready | ReplicaState::Unhealthy) {
+                replica.started_at = Some(at(0));
+            }
         }
         let named = table(&case).replicas();
         for replica in &mut case.replicas {

@@ -55,6 +55,8 @@ pub(super) struct Inner {
     workloads: BTreeMap<WorkloadId, Workload>,
     behaviours: BTreeMap<Digest, Behaviour>,
     statuses: BTreeMap<SocketAddr, Option<u16>>,
+    /// Failed probes in a row.
+    unanswered: BTreeMap<SocketAddr, u32>,
     ports: u16,
     commands: BTreeMap<WorkloadId, u32>,
     table: Option<RouteTable>,
@@ -309,6 +311,20 @@ impl Inner {
         self.status(address).is_some_and(|status| status < 500)
     }
 
+    /// Whether the platform may believe that it answers: it runs, and has not failed enough probes
+    /// to count as unhealthy. Nobody can know more between two probes.
+    fn believed(&self, address: SocketAddr) -> bool {
+        let runs = self
+            .workloads
+            .values()
+            .any(|workload| workload.address == Some(address) && workload.state.exit().is_none());
+        let limit = crate::plan::Limits::default().unhealthy;
+        runs && self
+            .unanswered
+            .get(&address)
+            .is_none_or(|count| *count < limit)
+    }
+
     /// The rules for the end of a replica that runs.
     fn check_stop(&mut self, id: &WorkloadId, now: Timestamp) {
         let Some(address) = self
@@ -379,19 +395,21 @@ impl Inner {
             self.violations
                 .push(format!("generation {} has two contents", table.generation));
         }
-        let good = |table: &RouteTable, path: &str| {
+        let any = |table: &RouteTable, path: &str, holds: &dyn Fn(SocketAddr) -> bool| {
             let routes = table
                 .routes
                 .iter()
                 .filter(|route| route.path == path && route.strip);
-            let all = routes
+            let mut all = routes
                 .flat_map(|route| &route.backends)
                 .flat_map(|backend| &backend.replicas);
-            all.filter(|endpoint| self.good(endpoint.address)).count()
+            all.any(|endpoint| holds(endpoint.address))
         };
         let mut problems = Vec::new();
         for route in table.routes.iter().filter(|route| route.strip) {
-            if good(before, &route.path) > 0 && good(table, &route.path) == 0 {
+            let answered = any(before, &route.path, &|address| self.good(address));
+            let believed = |address| self.good(address) || self.believed(address);
+            if answered && !any(table, &route.path, &believed) {
                 problems.push(format!("{} lost its last replica that answers", route.path));
             }
         }
@@ -717,9 +735,15 @@ impl Routes for Outside {
 impl Ask for Outside {
     async fn ask(&self, address: SocketAddr, _host: &str, _health: &Health) -> Result<u16, String> {
         self.crash.alive().await;
-        self.lock()
-            .status(address)
-            .ok_or_else(|| "connection refused".to_owned())
+        let mut inner = self.lock();
+        let status = inner.status(address);
+        let count = inner.unanswered.entry(address).or_default();
+        *count = if status.is_some_and(|status| status < 500) {
+            0
+        } else {
+            *count + 1
+        };
+        status.ok_or_else(|| "connection refused".to_owned())
     }
 }
 

@@ -291,7 +291,7 @@ fn two_files_are_one_too_many() {
 fn a_secret_is_a_name_or_says_how_it_is_received() {
     refuses(
         "secrets:\n  - TOKEN\n  - { name: CERT, as: fil }\n",
-        "ondol.yaml:3:21: `secrets.1.as` must be one of `env`, `file`, found `fil`",
+        "ondol.yaml:3:23: `secrets.1.as` must be one of `env`, `file`, found `fil`",
         "did you mean `file`?",
     );
     refuses(
