@@ -27,11 +27,12 @@ pub struct Places {
 impl Places {
     /// Where a project's service answers.
     pub fn application(&self, project: &ProjectName) -> String {
-        format!(
-            "{}{}",
-            self.gateway,
-            path_of(project, &EnvironmentName::production())
-        )
+        self.environment(project, &EnvironmentName::production())
+    }
+
+    /// Where its service answers in one environment.
+    pub fn environment(&self, project: &ProjectName, environment: &EnvironmentName) -> String {
+        format!("{}{}", self.gateway, path_of(project, environment))
     }
 }
 

@@ -97,6 +97,32 @@ pub enum DeployError {
         /// Which environment.
         environment: EnvironmentName,
     },
+    /// The branch is gone whose preview is asked for.
+    #[error("branch `{branch}` of project `{project}` was deleted, so it has no preview")]
+    BranchGone {
+        /// Which project.
+        project: ProjectName,
+        /// Which branch.
+        branch: String,
+    },
+    /// Another branch has the environment.
+    #[error("`{environment}` of project `{project}` belongs to branch `{branch}`")]
+    BranchTaken {
+        /// Which project.
+        project: ProjectName,
+        /// Which environment.
+        environment: EnvironmentName,
+        /// Whose it is.
+        branch: String,
+    },
+    /// There are as many previews as there may be.
+    #[error("project `{project}` has {most} previews, and there may not be more")]
+    TooManyPreviews {
+        /// Which project.
+        project: ProjectName,
+        /// How many there may be.
+        most: u32,
+    },
     /// The specification has no service.
     #[error("the project has no `service`, so there is nothing to deploy")]
     NoService,
@@ -172,6 +198,9 @@ impl Classified for DeployError {
             | Self::Irreversible { .. }
             | Self::RolloutState { .. }
             | Self::Removing { .. }
+            | Self::BranchGone { .. }
+            | Self::BranchTaken { .. }
+            | Self::TooManyPreviews { .. }
             | Self::KeyReused(_)
             | Self::HostTaken { .. } => ErrorKind::Conflict,
             Self::NoService | Self::Invalid { .. } => ErrorKind::InvalidInput,
@@ -195,6 +224,9 @@ impl Classified for DeployError {
             Self::NoRollout(_) => "deploy.rollout.missing",
             Self::RolloutState { .. } => "deploy.rollout.state",
             Self::Removing { .. } => "deploy.environment.removing",
+            Self::BranchGone { .. } => "deploy.preview.branch-gone",
+            Self::BranchTaken { .. } => "deploy.preview.branch-taken",
+            Self::TooManyPreviews { .. } => "deploy.preview.too-many",
             Self::NoService => "deploy.service.none",
             Self::Invalid { .. } => "deploy.request.invalid",
             Self::KeyReused(_) => "deploy.request.key-reused",
@@ -222,6 +254,11 @@ impl Classified for DeployError {
                 "add `service: { run: … }` to ondol.yaml, or a file that says how it starts"
             }
             Self::HostTaken { .. } => "remove the host from one of the two projects and push again",
+            Self::BranchGone { .. } => "push the branch again",
+            Self::BranchTaken { .. } => "give one of the two branches another name",
+            Self::TooManyPreviews { .. } => {
+                "delete branches that are done, or name fewer under `previews.branches`"
+            }
             Self::KeyReused(_) => "use a new key for a new request",
             _ => return None,
         };

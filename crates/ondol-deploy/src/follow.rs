@@ -1,5 +1,5 @@
 //! What follows from other rooms' events: a promoted model version, a set or removed secret, a
-//! deleted project. The cursor moves in the transaction of what is derived, so each event counts
+//! deleted branch with a preview, a deleted project. The cursor moves in the transaction of what is derived, so each event counts
 //! exactly once.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::crash;
 use crate::error::DeployError;
-use crate::model::{Environment, Kind, ModelRef, Reason};
+use crate::model::{Environment, Kind, ModelRef, Preview, Reason};
 use crate::room::Room;
 use crate::service::{Draft, begin, remove_all};
 use crate::store;
@@ -27,6 +27,7 @@ const FOLLOWED: &[&str] = &[
     event::MODEL_VERSION_PROMOTED,
     event::SECRET_SET,
     event::SECRET_REMOVED,
+    event::BRANCH_DELETED,
     event::REPOSITORY_DELETED,
 ];
 
@@ -108,6 +109,7 @@ async fn derive(
         changed += match found.event_type.as_str() {
             event::MODEL_VERSION_PROMOTED => model(room, tx, project, found).await?,
             event::SECRET_SET | event::SECRET_REMOVED => secret(tx, project, found).await?,
+            event::BRANCH_DELETED => branch(tx, project, found).await?,
             event::REPOSITORY_DELETED => {
                 remove_all(tx, project).await?;
                 1
@@ -117,6 +119,14 @@ async fn derive(
     }
     store::set_cursor(tx, CURSOR, last.max(from)).await?;
     Ok(changed)
+}
+
+/// The preview of a branch goes with it.
+async fn branch(tx: &mut Tx<'_>, project: &ProjectName, found: &Event) -> Result<u64, DeployError> {
+    let branch = found.subject.as_str();
+    let name = Preview::environment_of(branch);
+    store::end_preview(tx, project, &name, branch, found.id).await?;
+    Ok(store::set_removing(tx, project, &name).await?)
 }
 
 fn actor(found: &Event) -> String {
@@ -191,8 +201,10 @@ async fn secret(tx: &mut Tx<'_>, project: &ProjectName, found: &Event) -> Result
         }
         let accepted = store::accepted(tx, project, &environment.name).await?;
         let uses = accepted.image.as_ref().is_some_and(|image| {
-            name.as_ref()
-                .is_none_or(|name| image.config.secrets.contains(name))
+            name.as_ref().is_none_or(|name| {
+                let mut received = image.config.secrets.iter();
+                received.any(|secret| secret.name == *name)
+            })
         });
         if uses {
             request(tx, &environment, found, Reason::Secret, None).await?;

@@ -23,8 +23,8 @@ use ondol_background::{Activator, Background, Reconciler};
 pub use crash::CRASH_POINTS;
 pub use error::DeployError;
 pub use model::{
-    Command, CommandState, Environment, Failure, Hold, Kind, ModelRef, Phase, Probe, Reason,
-    Release, ReleaseConfig, Replica, ReplicaState, Rollout, RolloutState,
+    Command, CommandState, Environment, Failure, Hold, Kind, ModelRef, Peak, Phase, Preview, Probe,
+    Reason, Release, ReleaseConfig, Replica, ReplicaState, Rollout, RolloutState, Scale,
 };
 pub use ports::{ImageConfig, Images, Models, Routes, SecretValues};
 pub use room::{Config, Deps};
@@ -34,7 +34,7 @@ pub use routes::{
 };
 pub use service::{
     DeployRequest, DeployService, EnvironmentStatus, Page, ReplicaStatus, Requested, RolloutView,
-    Traffic,
+    Scaling, Traffic,
 };
 pub use store::MIGRATIONS;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use ondol_background::{Reconciler, Report};
-use ondol_types::{Problem, Timestamp, WorkloadId};
+use ondol_types::{Problem, ReleaseId, ReplicaId, Timestamp, WorkloadId};
 use ondol_workload::Observation;
 use ondol_workload::backoff::Backoff;
 use tokio::sync::watch;
@@ -18,10 +18,11 @@ use crate::crash;
 use crate::error::DeployError;
 use crate::execute::Executor;
 use crate::model::{Environment, ReplicaState, RolloutState};
-use crate::plan::{Effect, Plan, Record, Seen, Sight, World, plan};
+use crate::plan::{Effect, Plan, Record, Sample, Seen, Sight, World, plan};
 use crate::record::record;
 use crate::room::Room;
 use crate::routes::Counters;
+use crate::sample::samples;
 use crate::store::{self, Fleet};
 
 /// How often records may lead to records within one tick.
@@ -95,12 +96,14 @@ impl EnvironmentsLoop {
         };
         let (busy, cooled) = self.executor.busy();
         let backoff = Backoff::default();
+        let samples = self.samples(&fleet);
         let sight = Sight {
             now: self.room.clock.now(),
             boot: self.room.boot,
             workloads: &workloads,
             probes: &probes,
             counters: counters.as_ref(),
+            samples: &samples,
             busy: &busy,
             limits: &self.room.limits,
             backoff: &backoff,
@@ -242,6 +245,38 @@ impl EnvironmentsLoop {
                 None
             }
         }
+    }
+
+    /// What is known of the load of current releases that are to be scaled by it.
+    fn samples(&self, fleet: &Fleet) -> BTreeMap<ReleaseId, Vec<Sample>> {
+        let scaled: Vec<ReleaseId> = fleet
+            .environments
+            .iter()
+            .filter_map(|environment| environment.current)
+            .filter(|id| {
+                let release = fleet.releases.get(id);
+                release.is_some_and(|release| release.config.service.replicas.target.is_some())
+            })
+            .collect();
+        if scaled.is_empty() {
+            return BTreeMap::new();
+        }
+        let readings = self
+            .room
+            .readings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = BTreeMap::new();
+        for id in scaled {
+            let replicas: Vec<ReplicaId> = fleet
+                .replicas
+                .iter()
+                .filter(|replica| replica.release == id)
+                .map(|replica| replica.id)
+                .collect();
+            all.insert(id, samples(readings.iter(), id, &replicas));
+        }
+        all
     }
 
     fn wake_at(&self, next: Option<Timestamp>) {

@@ -54,6 +54,7 @@ impl Reconciler for RetainLoop {
             report.changed += self.rows(environment).await?;
         }
         report.changed += self.workloads().await?;
+        report.changed += self.previews().await?;
         report.changed += self.cache(&environments).await?;
         Ok(report)
     }
@@ -166,6 +167,67 @@ impl RetainLoop {
                 self.room.engine.remove(&id).await?;
                 changed += 1;
             }
+        }
+        Ok(changed)
+    }
+
+    /// Previews whose time is over leave, and what is left of those that are gone is removed:
+    /// their volumes, which nothing could reach any more, and their rows.
+    async fn previews(&self) -> Result<u64, DeployError> {
+        let room = &self.room;
+        let runs_end = room.clock.now().minus(store::RUNS_END);
+        let (expired, past) = room
+            .store
+            .write::<_, DeployError, _>(|tx| {
+                Box::pin(async move {
+                    let expired = store::expired_previews(tx, BATCH).await?;
+                    for preview in &expired {
+                        store::set_removing(tx, &preview.project, &preview.environment).await?;
+                    }
+                    Ok((expired.len() as u64, store::past_previews(tx, BATCH).await?))
+                })
+            })
+            .await?;
+        if expired > 0 {
+            room.wake_environments();
+            room.wake_routes();
+        }
+        let mut changed = expired;
+        for preview in &past {
+            // Starters are kept out: a branch that is pushed again gets its volumes anew.
+            let alone = room.unpacked.write().await;
+            let gone = room
+                .store
+                .read::<_, DeployError, _>(|tx| {
+                    Box::pin(async move {
+                        let (project, name) = (&preview.project, &preview.environment);
+                        Ok(store::environment(tx, project, name).await?.is_none())
+                    })
+                })
+                .await?;
+            if !gone {
+                continue;
+            }
+            let volumes = room.volumes_dir(&preview.project, &preview.environment);
+            match tokio::fs::remove_dir_all(&volumes).await {
+                Ok(()) => changed += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %volumes.display(), error = %error, "the volumes of a preview cannot be removed");
+                    continue;
+                }
+            }
+            drop(alone);
+            let forgotten = room
+                .store
+                .write::<_, DeployError, _>(|tx| {
+                    Box::pin(async move {
+                        let (project, name) = (&preview.project, &preview.environment);
+                        Ok(store::forget_preview(tx, project, name, runs_end).await?)
+                    })
+                })
+                .await?;
+            changed += u64::from(forgotten);
         }
         Ok(changed)
     }

@@ -35,6 +35,8 @@ pub struct Config {
     pub keep_replicas: u32,
     /// The most replicas that start or stop at one time.
     pub concurrency: usize,
+    /// The most environments of branches that a project has at one time.
+    pub max_previews: u32,
     /// How long a promoted model version waits for the rollout of the run that trained it.
     pub model_patience: Duration,
 }
@@ -51,6 +53,7 @@ impl Config {
             keep_logs: Duration::from_secs(24 * 60 * 60),
             keep_replicas: 50,
             concurrency: 16,
+            max_previews: 20,
             model_patience: Duration::from_secs(10),
         }
     }
@@ -173,12 +176,21 @@ impl Room {
         environment: &EnvironmentName,
         name: &str,
     ) -> PathBuf {
+        self.volumes_dir(project, environment).join(name)
+    }
+
+    /// Where all volumes of an environment live.
+    pub(crate) fn volumes_dir(
+        &self,
+        project: &ProjectName,
+        environment: &EnvironmentName,
+    ) -> PathBuf {
         let place = if *environment == EnvironmentName::production() {
             project.to_string()
         } else {
             format!("{project}.{environment}")
         };
-        self.config.volumes.join(place).join(name)
+        self.config.volumes.join(place)
     }
 
     /// One at a time per directory. Locks that nobody holds are forgotten.

@@ -6,12 +6,37 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ondol_background::{Reconciler, Report};
-use ondol_types::Problem;
+use ondol_types::{Problem, ReleaseId, ReplicaId};
 
 use crate::error::DeployError;
-use crate::room::Room;
+use crate::plan::Sample;
+use crate::room::{Reading, Room};
 use crate::service::keep_reading;
 use crate::store;
+
+/// The load of one release in what was read, oldest first.
+pub(crate) fn samples<'a>(
+    readings: impl Iterator<Item = &'a Reading>,
+    release: ReleaseId,
+    replicas: &[ReplicaId],
+) -> Vec<Sample> {
+    readings
+        .map(|(at, counters, usage)| {
+            // A release that nobody asked for has no row: that is a count of zero.
+            let traffic = counters.releases.get(&release);
+            let cpu = replicas
+                .iter()
+                .filter_map(|id| Some((*id, usage.get(id)?.cpu_seconds)))
+                .collect();
+            Sample {
+                at: *at,
+                requests: traffic.map_or(0, |traffic| traffic.requests),
+                in_flight: traffic.map_or(0, |traffic| traffic.in_flight),
+                cpu,
+            }
+        })
+        .collect()
+}
 
 /// Reads every few seconds and keeps a minute.
 pub(crate) struct SampleLoop {

@@ -54,6 +54,7 @@ pub(crate) const SHORT_FORMS: &[(&str, Short)] = &[
     ("data.*", Short::Text("path")),
     ("data.*.path", Short::Path),
     ("secrets", Short::One),
+    ("secrets.*", Short::Text("name")),
     ("volumes.*", Short::Path),
     ("train.on", Short::Text("data")),
     ("train.auto", Short::Text("target")),

@@ -170,7 +170,8 @@ pub struct WorkloadSpec {
     pub env: BTreeMap<String, String>,
     /// Environment that is neither stored nor shown, and masked in the logs.
     pub secret_env: BTreeMap<String, Secret>,
-    /// Files below `$ONDOL_SECRETS_DIR`, mode 0600, removed at exit, masked in the logs.
+    /// Files below `$ONDOL_SECRETS_DIR`, mode 0400, removed at exit, masked in the logs. One whose
+    /// whole path is letters, digits and `_`, such as `CERT`, has its path in `$CERT_FILE`.
     pub secret_files: BTreeMap<RelPath, Secret>,
     /// The directory it starts in.
     pub work_dir: WorkDir,

@@ -98,12 +98,17 @@ async fn secrets(room: &Arc<Room>, found: &Ground) -> Result<BTreeMap<SecretName
     else {
         return Ok(BTreeMap::new());
     };
-    let names = &image.config.secrets;
+    let names: Vec<SecretName> = image
+        .config
+        .secrets
+        .iter()
+        .map(|secret| secret.name.clone())
+        .collect();
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
     let (project, environment) = (&found.rollout.project, &found.rollout.environment);
-    let versions = match room.secrets.current(project, environment, names).await {
+    let versions = match room.secrets.current(project, environment, &names).await {
         Ok(versions) => versions,
         Err(problem) => {
             let waited = room.clock.now().since(found.rollout.since.max(room.boot));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ondol_spec::model::Limits as SpecLimits;
+use ondol_spec::model::{Limits as SpecLimits, SecretForm};
 use ondol_types::{EnvironmentName, RelPath, WorkloadId};
 use ondol_workload::{
     Command, Limits, PortRequest, StopPolicy, StopSignal, WorkDir, WorkloadKind, WorkloadSpec,
@@ -90,10 +90,25 @@ pub(super) async fn workload(
             "the secrets of release {} cannot be read",
             release.number
         )))?;
-    spec.secret_env = secrets
-        .into_iter()
-        .map(|(name, value)| (name.to_string(), value))
-        .collect();
+    for (name, value) in secrets {
+        let as_file = release
+            .config
+            .secrets
+            .iter()
+            .any(|secret| secret.name == name && secret.form == SecretForm::File);
+        if as_file {
+            let file: RelPath =
+                name.as_str()
+                    .parse()
+                    .map_err(|error: ondol_types::PathError| DeployError::Invalid {
+                        key: format!("secret `{name}`"),
+                        problem: error.to_string(),
+                    })?;
+            spec.secret_files.insert(file, value);
+        } else {
+            spec.secret_env.insert(name.to_string(), value);
+        }
+    }
     let labels = [
         (ROLE, role.to_owned()),
         ("environment", release.environment.to_string()),

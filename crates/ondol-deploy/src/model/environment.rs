@@ -6,7 +6,7 @@ use ondol_types::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ModelRef, ReleaseConfig};
+use super::{ModelRef, ReleaseConfig, Scale};
 
 /// Why automation waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +39,8 @@ pub struct Environment {
     pub serving: Option<RolloutId>,
     /// How many replicas a person asked for, over what the specification says.
     pub replicas: Option<u32>,
+    /// How many the load asks for, when the specification names a load to scale by.
+    pub scale: Option<Scale>,
     /// When its first request came.
     pub created_at: Timestamp,
 }

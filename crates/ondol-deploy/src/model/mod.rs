@@ -1,19 +1,24 @@
 //! What is deployed: environments, releases, rollouts and replicas.
 
 mod environment;
+mod preview;
 mod probe;
 mod release;
 mod replica;
 mod rollout;
+mod scale;
 
 pub(crate) use environment::{Accepted, AcceptedImage};
 pub use environment::{Environment, Hold};
+pub use preview::Preview;
+pub(crate) use preview::PreviewRow;
 pub use probe::Probe;
 pub(crate) use probe::Probes;
 pub use release::{ModelRef, Reason, Release, ReleaseConfig};
 pub use replica::{Replica, ReplicaState};
 pub(crate) use rollout::MAX_LOG_LINES;
 pub use rollout::{Command, CommandState, Failure, Kind, Phase, Rollout, RolloutState};
+pub use scale::{Peak, Scale};
 
 /// An enum whose variants are words: in the database, in JSON and in messages alike.
 macro_rules! words {

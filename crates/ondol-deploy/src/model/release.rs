@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ondol_spec::model::{Release as ReleaseSpec, Service, Spec};
+use ondol_spec::model::{Release as ReleaseSpec, SecretRef, Service, Spec};
 use ondol_types::{
     CommitId, Digest, EnvironmentName, ModelName, ProjectName, RelPath, ReleaseId, RunId,
     SecretName, Timestamp, VolumeName,
@@ -60,7 +60,7 @@ pub struct ReleaseConfig {
     /// How it replaces the release before.
     pub release: ReleaseSpec,
     /// The secrets that it gets.
-    pub secrets: Vec<SecretName>,
+    pub secrets: Vec<SecretRef>,
     /// Folders that outlive releases.
     pub volumes: BTreeMap<VolumeName, RelPath>,
     /// Environment variables of the project; those of the service are stronger.

@@ -8,6 +8,7 @@
 mod canary;
 mod replicas;
 mod rollout;
+mod scale;
 mod shift;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +20,13 @@ use ondol_workload::backoff::Backoff;
 
 use crate::model::{
     Command, Environment, Phase, Probe, Probes, Release, Replica, ReplicaState, Rollout,
-    RolloutState,
+    RolloutState, Scale,
 };
 use crate::routes::Counters;
 use crate::store::Ended;
 
 pub(crate) use canary::{Decision, Stand, decide};
+pub(crate) use scale::{Load, Sample, bounds, judge, wanted};
 
 /// How long things may take when nobody said so.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +96,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) probes: &'a BTreeMap<ReplicaId, Probes>,
     /// `None` when the gateway could not be asked.
     pub(crate) counters: Option<&'a Counters>,
+    /// The load of releases that are to be scaled by it.
+    pub(crate) samples: &'a BTreeMap<ReleaseId, Vec<Sample>>,
     /// Effects under way.
     pub(crate) busy: &'a BTreeSet<Effect>,
     pub(crate) limits: &'a Limits,
@@ -181,6 +185,15 @@ pub(crate) enum Record {
         replica: ReplicaId,
         incarnation: u64,
     },
+    /// The load was judged.
+    Scale {
+        /// When it was judged before.
+        before: Option<Timestamp>,
+        /// What is to be kept.
+        scale: Scale,
+        /// The number of replicas is another one.
+        changes: bool,
+    },
     /// Nothing of an environment on its way out is left.
     Removed,
 }
@@ -252,6 +265,7 @@ pub(crate) fn plan(world: &World<'_>, sight: &Sight<'_>) -> Plan {
     } else {
         rollout::plan_rollout(world, sight, &mut plan);
         replicas::plan_replicas(world, sight, &mut plan);
+        scale::plan_scale(world, sight, &mut plan);
     }
     if !plan.records.is_empty() {
         // What is recorded changes what is to be done.
@@ -269,7 +283,9 @@ impl World<'_> {
     fn wanted(&self, release: &Release) -> u32 {
         self.environment
             .replicas
-            .unwrap_or(release.config.service.replicas.min)
+            .unwrap_or_else(|| {
+                scale::wanted(&release.config.service, self.environment.scale.as_ref())
+            })
             .min(crate::MAX_REPLICAS)
     }
 

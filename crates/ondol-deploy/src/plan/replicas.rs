@@ -22,6 +22,11 @@ pub(super) fn plan_replicas(world: &World<'_>, sight: &Sight<'_>, plan: &mut Pla
             ReplicaState::Draining => plan_drain(world, sight, plan, replica),
             ReplicaState::Stopped => {}
             ReplicaState::Standby => plan_standby(sight, plan, replica),
+            _ if !wanted && carries(world, sight, replica) => {
+                if let Some(release) = world.release(Some(replica.release)) {
+                    plan_probe(sight, plan, replica, release);
+                }
+            }
             state if !wanted => {
                 // What no rollout wants any more leaves: of a failed or aborted one, of the one before.
                 plan.record(Record::Drain {
@@ -33,11 +38,41 @@ pub(super) fn plan_replicas(world: &World<'_>, sight: &Sight<'_>, plan: &mut Pla
             _ => plan_wanted(world, sight, plan, replica),
         }
     }
-    keep_count(world, plan);
+    keep_count(world, sight, plan);
+}
+
+/// Whether a replica is up and answers, as far as anything here knows.
+pub(super) fn answers(sight: &Sight<'_>, replica: &Replica) -> bool {
+    replica.state == ReplicaState::Ready
+        && sight.seen(replica) == Seen::Up
+        && known(sight, replica).is_none_or(|probes| probes.failures < sight.limits.unhealthy)
+}
+
+/// Whether a replica that no rollout wants any more stays for the traffic that it has: a canary
+/// that ends must not take the last answer of the environment with it. Traffic goes back only to
+/// what answers.
+fn carries(world: &World<'_>, sight: &Sight<'_>, replica: &Replica) -> bool {
+    let up = matches!(replica.state, ReplicaState::Ready | ReplicaState::Unhealthy)
+        && sight.seen(replica) == Seen::Up;
+    let served = world
+        .release(world.environment.current)
+        .is_some_and(|current| world.wanted(current) > 0);
+    if !replica.routed || !up || !served {
+        return false;
+    }
+    let running = world
+        .running
+        .filter(|rollout| rollout.state.is_routed())
+        .map(|rollout| rollout.id);
+    let owners = [world.environment.serving, running];
+    !world
+        .replicas
+        .iter()
+        .any(|other| owners.contains(&Some(other.rollout)) && answers(sight, other))
 }
 
 /// The current release keeps as many replicas as it is to have, also while another is on its way.
-fn keep_count(world: &World<'_>, plan: &mut Plan) {
+fn keep_count(world: &World<'_>, sight: &Sight<'_>, plan: &mut Plan) {
     let swapping = world
         .running
         .is_some_and(|rollout| rollout.state == RolloutState::Swapping);
@@ -70,7 +105,7 @@ fn keep_count(world: &World<'_>, plan: &mut Plan) {
                 want,
             });
         }
-        drain_surplus(plan, mine, want);
+        drain_surplus(sight, plan, mine, want);
     }
     if let Some((rollout, release)) = world
         .running
@@ -81,25 +116,27 @@ fn keep_count(world: &World<'_>, plan: &mut Plan) {
             rollout.state,
             RolloutState::Starting | RolloutState::Probing
         ) {
-            drain_surplus(plan, mine, world.wanted(release));
+            drain_surplus(sight, plan, mine, world.wanted(release));
         }
     }
 }
 
-fn drain_surplus(plan: &mut Plan, mut mine: Vec<&Replica>, want: u32) {
+fn drain_surplus(sight: &Sight<'_>, plan: &mut Plan, mut mine: Vec<&Replica>, want: u32) {
     let surplus = mine.len().saturating_sub(want as usize);
     if surplus == 0 {
         return;
     }
-    let worth = |state: ReplicaState| match state {
+    let worth = |replica: &Replica| match replica.state {
         ReplicaState::Failed => 0,
         ReplicaState::Starting => 1,
         ReplicaState::Unhealthy => 2,
+        // It is about to be one of those above.
+        _ if !answers(sight, replica) => 0,
         _ => 3,
     };
     mine.sort_by_key(|replica| {
         (
-            worth(replica.state),
+            worth(replica),
             std::cmp::Reverse((replica.created_at, replica.id)),
         )
     });

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::replicas::answers;
 use super::rollout::{fail, hopeless, step_to};
 use super::{Decision, Plan, Record, Sight, Stand, World, decide};
 use crate::model::{Phase, Release, ReplicaState, Rollout, RolloutState};
@@ -75,7 +76,12 @@ pub(super) fn plan_shift(
         return;
     }
     if !shown(world, rollout) {
-        swap_deadline(sight, plan, rollout, "the canary's share");
+        swap_deadline(
+            sight,
+            plan,
+            rollout,
+            "the gateway did not acknowledge the canary's share",
+        );
         return;
     }
     let canary = traffic_of(sight, rollout.to);
@@ -181,22 +187,29 @@ pub(super) fn plan_swap(
         lost(world, sight, plan, rollout, release);
         return;
     }
-    if shown(world, rollout) {
+    // The old replicas leave at the end, so it must not be the end while nothing new answers.
+    let answer =
+        world.wanted(release) == 0 || world.of(rollout.id).any(|replica| answers(sight, replica));
+    if !shown(world, rollout) {
+        swap_deadline(
+            sight,
+            plan,
+            rollout,
+            "the gateway did not acknowledge the new routes",
+        );
+    } else if answer {
         plan.record(Record::Finish {
             rollout: rollout.id,
         });
     } else {
-        swap_deadline(sight, plan, rollout, "the new routes");
+        swap_deadline(sight, plan, rollout, "no new replica answered any more");
     }
 }
 
 fn swap_deadline(sight: &Sight<'_>, plan: &mut Plan, rollout: &Rollout, what: &str) {
     let deadline = sight.since(rollout.since).plus(sight.limits.swap);
     if sight.now >= deadline {
-        let message = format!(
-            "the gateway did not acknowledge {what} within {} s",
-            sight.limits.swap.as_secs()
-        );
+        let message = format!("{what} within {} s", sight.limits.swap.as_secs());
         fail(plan, sight, rollout, None, message);
     } else {
         plan.look_at(deadline);

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{CommandState, Kind, Reason, ReleaseConfig};
-use crate::routes::ReplicaTraffic;
+use crate::routes::{ReplicaTraffic, RouteTable, Set, plan_routes};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_micros(millis * 1_000)
@@ -243,6 +243,7 @@ fn case() -> impl Strategy<Value = Case> {
                         current: serves.then_some(old.id),
                         serving: serves.then(|| RolloutId::derived("old")),
                         replicas: None,
+                        scale: None,
                         created_at: at(0),
                     },
                     running,
@@ -276,11 +277,68 @@ fn decide_case(case: &Case, busy: &BTreeSet<Effect>) -> Plan {
         workloads: &case.workloads,
         probes: &BTreeMap::new(),
         counters: case.counters.as_ref(),
+        samples: &BTreeMap::new(),
         busy,
         limits: &Limits::default(),
         backoff: &Backoff::default(),
     };
     plan(&world, &sight)
+}
+
+/// The routing table that the rows of a case give.
+fn table(case: &Case) -> RouteTable {
+    let release = |id: Option<ReleaseId>| case.releases.get(&id?).map(|release| &**release);
+    plan_routes(&[Set {
+        environment: &case.environment,
+        current: release(case.environment.current),
+        rollout: case
+            .running
+            .as_ref()
+            .and_then(|rollout| Some((rollout, release(rollout.to)?))),
+        replicas: case.replicas.iter().collect(),
+        releases: &case.releases,
+    }])
+}
+
+/// Whether a request would be answered, as far as the rows and the engine know.
+fn answering(case: &Case) -> bool {
+    let named = table(case).replicas();
+    case.replicas.iter().any(|replica| {
+        named.contains(&replica.endpoint)
+            && replica.state == ReplicaState::Ready
+            && case.workloads.get(&(replica.workload, 1)) == Some(&Seen::Up)
+    })
+}
+
+/// What a record makes of the rows that decide routes.
+fn apply(case: &mut Case, record: &Record) {
+    let (id, state) = match record {
+        Record::Drain { replica, .. } => (*replica, ReplicaState::Draining),
+        Record::Failed { replica, .. } => (*replica, ReplicaState::Failed),
+        Record::Restart { replica, .. } => (*replica, ReplicaState::Starting),
+        Record::Finish { .. } => {
+            let rollout = case.running.take().unwrap();
+            case.environment.current = rollout.to;
+            case.environment.serving = Some(rollout.id);
+            return;
+        }
+        Record::Supersede { .. } => {
+            case.running = None;
+            return;
+        }
+        Record::Move { to, .. } => {
+            if let Some(running) = &mut case.running {
+                running.state = *to;
+            }
+            return;
+        }
+        _ => return,
+    };
+    for replica in &mut case.replicas {
+        if replica.id == id {
+            replica.state = state;
+        }
+    }
 }
 
 proptest! {
@@ -356,6 +414,29 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_last_replica_that_answers_keeps_its_traffic(mut case in case()) {
+        case.environment.removing = false;
+        case.environment.current = Some(ReleaseId::derived("old"));
+        case.environment.serving = Some(RolloutId::derived("old"));
+        for (index, replica) in case.replicas.iter_mut().enumerate() {
+            replica.address = Some(([127, 0, 0, 1], 20_000 + index as u16).into());
+            if matches!(replica.state, ReplicaState::Ready | ReplicaState::Unhealthy) {
+                replica.started_at = Some(at(0));
+            }
+        }
+        let named = table(&case).replicas();
+        for replica in &mut case.replicas {
+            replica.routed = named.contains(&replica.endpoint);
+        }
+        let answered = answering(&case);
+        let plan = decide_case(&case, &BTreeSet::new());
+        for record in &plan.records {
+            apply(&mut case, record);
+        }
+        prop_assert!(!answered || answering(&case), "{plan:#?}");
     }
 
     #[test]

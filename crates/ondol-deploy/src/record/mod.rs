@@ -6,10 +6,12 @@ pub(crate) mod tell;
 
 use ondol_store::Tx;
 use ondol_types::event;
-use ondol_types::{EnvironmentName, ProjectName, ReleaseId, ReplicaId, RolloutId};
+use ondol_types::{EnvironmentName, ProjectName, ReleaseId, ReplicaId, RolloutId, Timestamp};
 
 use crate::error::DeployError;
-use crate::model::{CommandState, MAX_REASON, ReplicaState, Rollout, RolloutState, cut};
+use crate::model::{
+    CommandState, Environment, MAX_REASON, ReplicaState, Rollout, RolloutState, Scale, cut,
+};
 use crate::plan::Record;
 use crate::store::{self, Guard};
 
@@ -123,6 +125,11 @@ pub(crate) async fn record(
             };
             change(tx, guard, ReplicaState::Stopped, None, None).await
         }
+        Record::Scale {
+            before,
+            scale,
+            changes,
+        } => rescale(tx, place, *before, scale, *changes).await,
         Record::Removed => finish::removed(tx, place).await,
     }
 }
@@ -203,6 +210,40 @@ pub(crate) async fn supersede(
         &format!("superseded by rollout {number}"),
     )
     .await
+}
+
+async fn rescale(
+    tx: &mut Tx<'_>,
+    place: Place<'_>,
+    before: Option<Timestamp>,
+    scale: &Scale,
+    changes: bool,
+) -> Result<bool, DeployError> {
+    let Some(found) = store::environment(tx, place.0, place.1).await? else {
+        return Ok(false);
+    };
+    let known = found.scale.as_ref().map(|scale| scale.at);
+    if found.removing || found.current != Some(scale.release) || known != before {
+        return Ok(false);
+    }
+    // A person's number came in between.
+    if changes && found.replicas.is_some() {
+        return Ok(false);
+    }
+    store::set_scale(tx, place.0, place.1, scale).await?;
+    if changes {
+        let found = Environment {
+            scale: Some(scale.clone()),
+            ..found
+        };
+        tx.append(tell::environment(
+            event::ENVIRONMENT_MODIFIED,
+            &found,
+            "ondol",
+        ))
+        .await?;
+    }
+    Ok(true)
 }
 
 async fn add(

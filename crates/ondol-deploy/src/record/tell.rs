@@ -22,6 +22,9 @@ pub(crate) fn environment(
         .custom(json!({
             "hold": environment.hold.as_ref().map(|hold| &hold.reason),
             "replicas": environment.replicas,
+            "scale": environment.scale.as_ref().map(|scale| {
+                json!({ "replicas": scale.replicas, "reason": scale.reason })
+            }),
         }))
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ondol_types::{EnvironmentName, ProjectName, ReleaseId, ReplicaId};
@@ -111,6 +112,8 @@ pub(crate) struct Set<'a> {
     pub(crate) rollout: Option<(&'a Rollout, &'a Release)>,
     /// Replicas that are not stopped.
     pub(crate) replicas: Vec<&'a Replica>,
+    /// Their releases.
+    pub(crate) releases: &'a BTreeMap<ReleaseId, Arc<Release>>,
 }
 
 /// `/apps/<project>/`, and `/apps/<environment>.<project>/` for environments other than production.
@@ -215,34 +218,61 @@ fn shaping<'a>(set: &Set<'a>) -> Option<&'a Release> {
     }
 }
 
+/// Where requests go. A replica that answers its probes goes before one that does not, whosever it
+/// is: what answers badly is better than nothing, and worse than everything else.
 fn backends(set: &Set<'_>) -> Vec<Backend> {
+    [ReplicaState::Ready, ReplicaState::Unhealthy]
+        .into_iter()
+        .map(|state| backends_of(set, state))
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
+}
+
+fn backends_of(set: &Set<'_>, state: ReplicaState) -> Vec<Backend> {
     let serving = set
         .environment
         .serving
         .zip(set.current)
-        .and_then(|(rollout, release)| backend(set, rollout, release, 100));
-    let Some((rollout, release)) = set.rollout.filter(|(rollout, _)| rollout.state.is_routed())
-    else {
-        return serving.into_iter().collect();
-    };
-    let swapping = rollout.state == RolloutState::Swapping;
-    let share = if swapping {
-        100
-    } else {
-        share(rollout, release)
-    };
-    match (serving, backend(set, rollout.id, release, share)) {
-        // Nothing of the new release is ready: the old one, which is still there, serves.
-        (serving, None) => serving.into_iter().collect(),
-        (Some(mut serving), Some(new)) if !swapping => {
-            serving.weight = 100 - share;
-            vec![serving, new]
+        .and_then(|(rollout, release)| backend(set, rollout, release, state));
+    let routed = set.rollout.filter(|(rollout, _)| rollout.state.is_routed());
+    let coming = routed.and_then(|(rollout, release)| backend(set, rollout.id, release, state));
+    let canary = routed
+        .filter(|(rollout, _)| rollout.state != RolloutState::Swapping)
+        .map(|(rollout, release)| share(rollout, release));
+    match (serving, coming, canary) {
+        (Some(mut serving), Some(mut coming), Some(share)) => {
+            (serving.weight, coming.weight) = (100 - share, share);
+            vec![serving, coming]
         }
-        (_, Some(mut new)) => {
-            new.weight = 100;
-            vec![new]
-        }
+        // All traffic moves, or there is nothing else that it could go to.
+        (_, Some(coming), _) => vec![coming],
+        (Some(serving), None, _) => vec![serving],
+        (None, None, _) => left(set, state),
     }
+}
+
+/// What a rollout left behind that ended while its replicas had traffic: it goes on until
+/// something that is wanted answers. What never had traffic gets none here.
+fn left(set: &Set<'_>, state: ReplicaState) -> Vec<Backend> {
+    let kept = [
+        set.environment.serving,
+        set.rollout.map(|(rollout, _)| rollout.id),
+    ];
+    let owners: BTreeSet<(ReleaseId, ondol_types::RolloutId)> = set
+        .replicas
+        .iter()
+        .filter(|replica| replica.routed && !kept.contains(&Some(replica.rollout)))
+        .map(|replica| (replica.release, replica.rollout))
+        .collect();
+    let mut all: Vec<Backend> = owners
+        .into_iter()
+        .filter_map(|(release, rollout)| backend(set, rollout, set.releases.get(&release)?, state))
+        .collect();
+    let parts = all.len() as u32;
+    for (index, backend) in all.iter_mut().enumerate() {
+        backend.weight = 100 / parts + u32::from((index as u32) < 100 % parts);
+    }
+    all
 }
 
 /// The share of a canary at its step, in percent.
@@ -257,32 +287,24 @@ fn backend(
     set: &Set<'_>,
     rollout: ondol_types::RolloutId,
     release: &Release,
-    weight: u32,
+    state: ReplicaState,
 ) -> Option<Backend> {
-    let of_state = |state: ReplicaState| -> Vec<Endpoint> {
-        let mut endpoints: Vec<Endpoint> = set
-            .replicas
-            .iter()
-            .filter(|replica| replica.rollout == rollout && replica.state == state)
-            .filter_map(|replica| {
-                Some(Endpoint {
-                    id: replica.endpoint,
-                    address: replica.address?,
-                })
+    let mut replicas: Vec<Endpoint> = set
+        .replicas
+        .iter()
+        .filter(|replica| replica.rollout == rollout && replica.state == state)
+        .filter_map(|replica| {
+            Some(Endpoint {
+                id: replica.endpoint,
+                address: replica.address?,
             })
-            .collect();
-        endpoints.sort_by_key(|endpoint| endpoint.id);
-        endpoints
-    };
-    let mut replicas = of_state(ReplicaState::Ready);
-    if replicas.is_empty() {
-        // One that answers badly is better than none at all.
-        replicas = of_state(ReplicaState::Unhealthy);
-    }
+        })
+        .collect();
+    replicas.sort_by_key(|endpoint| endpoint.id);
     (!replicas.is_empty()).then_some(Backend {
         release: release.id,
         number: release.number,
-        weight,
+        weight: 100,
         replicas,
     })
 }

@@ -10,6 +10,7 @@ struct Place {
     current: Option<Release>,
     rollout: Option<(Rollout, Release)>,
     replicas: Vec<Replica>,
+    releases: BTreeMap<ReleaseId, Arc<Release>>,
 }
 
 impl Place {
@@ -22,6 +23,7 @@ impl Place {
             current: None,
             serving: None,
             replicas: None,
+            scale: None,
             created_at: Timestamp::default(),
         };
         Self {
@@ -29,6 +31,7 @@ impl Place {
             current: None,
             rollout: None,
             replicas: Vec::new(),
+            releases: BTreeMap::new(),
         }
     }
 
@@ -67,6 +70,7 @@ impl Place {
 
     fn replica(&mut self, release: &Release, rollout: RolloutId, state: ReplicaState) -> ReplicaId {
         let count = self.replicas.len();
+        self.releases.insert(release.id, Arc::new(release.clone()));
         let id = ReplicaId::derived(&format!("{}:{count}", release.id));
         self.replicas.push(Replica {
             id,
@@ -150,6 +154,7 @@ impl Place {
                 .as_ref()
                 .map(|(rollout, release)| (rollout, release)),
             replicas: self.replicas.iter().collect(),
+            releases: &self.releases,
         }
     }
 
@@ -208,7 +213,8 @@ fn traffic_moves_with_the_state_and_never_to_what_is_not_ready() {
     assert_eq!(weights(Paused, 1, Ready), [(1, 50), (2, 50)]);
     assert_eq!(weights(Shifting, 0, Starting), [(1, 100)]);
     assert_eq!(weights(Swapping, 0, Ready), [(2, 100)]);
-    assert_eq!(weights(Swapping, 0, Unhealthy), [(2, 100)]);
+    assert_eq!(weights(Swapping, 0, Unhealthy), [(1, 100)]);
+    assert_eq!(weights(Shifting, 0, Unhealthy), [(1, 100)]);
     assert_eq!(weights(Swapping, 0, Failed), [(1, 100)]);
     assert_eq!(
         Place::new("web").rolling(Swapping, 0, Ready).weights(),
@@ -238,6 +244,28 @@ fn an_unhealthy_replica_serves_only_when_it_is_the_last() {
         table.routes[0].backends.is_empty(),
         "the route stays, so that the gateway says 503"
     );
+}
+
+#[test]
+fn a_canary_that_ended_keeps_its_traffic_until_something_wanted_answers() {
+    let mut place =
+        Place::new("web")
+            .serving(&[])
+            .rolling(RolloutState::Shifting, 0, ReplicaState::Ready);
+    place.replicas[0].state = ReplicaState::Failed;
+    assert_eq!(place.weights(), [(2, 100)]);
+    // Its rollout was aborted, or a newer one takes its place.
+    place.rollout = None;
+    assert_eq!(place.weights(), [], "what never had traffic gets none");
+    place.replicas[1].routed = true;
+    assert_eq!(place.weights(), [(2, 100)]);
+    place.replicas[0].state = ReplicaState::Unhealthy;
+    assert_eq!(place.weights(), [(2, 100)]);
+    place.replicas[1].state = ReplicaState::Unhealthy;
+    assert_eq!(place.weights(), [(1, 100)]);
+    place.replicas[0].state = ReplicaState::Ready;
+    place.replicas[1].state = ReplicaState::Ready;
+    assert_eq!(place.weights(), [(1, 100)]);
 }
 
 #[test]

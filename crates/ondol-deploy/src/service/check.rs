@@ -133,6 +133,12 @@ fn bounds(config: &ReleaseConfig) -> Result<(), DeployError> {
             format!("at most {} replicas are allowed", crate::MAX_REPLICAS),
         ));
     }
+    if service.replicas.max > crate::MAX_REPLICAS {
+        return Err(invalid(
+            "service.replicas.max",
+            format!("at most {} replicas are allowed", crate::MAX_REPLICAS),
+        ));
+    }
     if service.health.timeout.is_zero() || service.health.deadline.is_zero() {
         return Err(invalid(
             "service.health",

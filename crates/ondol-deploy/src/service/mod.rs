@@ -23,7 +23,7 @@ pub(crate) use operate::remove_all;
 pub use query::{Page, RolloutView};
 pub use request::{DeployRequest, Requested};
 pub(crate) use status::keep_reading;
-pub use status::{EnvironmentStatus, ReplicaStatus, Traffic};
+pub use status::{EnvironmentStatus, ReplicaStatus, Scaling, Traffic};
 
 /// The operations of this room. Cheap to clone.
 #[derive(Clone)]

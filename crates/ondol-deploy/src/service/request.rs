@@ -10,7 +10,9 @@ use ondol_types::{
 use super::{DeployService, Draft, begin, check, environment};
 use crate::crash;
 use crate::error::DeployError;
-use crate::model::{Accepted, AcceptedImage, Kind, ModelRef, Reason, Rollout, RolloutState};
+use crate::model::{
+    Accepted, AcceptedImage, Kind, ModelRef, Preview, Reason, Rollout, RolloutState,
+};
 use crate::record::{move_rollout, tell};
 use crate::routes::claims;
 use crate::store;
@@ -24,6 +26,9 @@ pub struct DeployRequest {
     pub project: ProjectName,
     /// Where.
     pub environment: EnvironmentName,
+    /// The branch that the environment belongs to, when it is a preview: it is removed with the
+    /// branch, and has no host of the specification, which production has.
+    pub preview: Option<Preview>,
     /// What caused it: [`Reason::Push`] and [`Reason::Command`] lift a hold, [`Reason::Data`] waits.
     pub reason: Reason,
     /// Digest of the image's manifest.
@@ -80,7 +85,18 @@ impl DeployService {
     ) -> Result<Requested, DeployError> {
         ctx.require(Action::Deploy, &request.project)?;
         check::key(&request.key)?;
-        let config = check::config_of(self.room(), &request.project, &request.spec)?;
+        let mut config = check::config_of(self.room(), &request.project, &request.spec)?;
+        let production = request.environment == EnvironmentName::production();
+        if request.preview.is_some() {
+            if production {
+                return Err(DeployError::Invalid {
+                    key: "environment".to_owned(),
+                    problem: "a preview never goes to production".to_owned(),
+                });
+            }
+            config.service.hosts.clear();
+        }
+        let most = self.room().config.max_previews;
         let author = request
             .author
             .clone()
@@ -98,7 +114,7 @@ impl DeployService {
             .room()
             .store
             .write::<_, DeployError, _>(|tx| {
-                Box::pin(async move { accept(tx, request, image).await })
+                Box::pin(async move { accept(tx, request, image, most).await })
             })
             .await?;
         self.room().crash.reached(crash::REQUESTED);
@@ -216,10 +232,14 @@ async fn accept(
     tx: &mut Tx<'_>,
     request: &DeployRequest,
     image: &AcceptedImage,
+    max_previews: u32,
 ) -> Result<Requested, DeployError> {
     let (project, name) = (&request.project, &request.environment);
     if let Some(known) = repeated(tx, &request.key, project, name).await? {
         return Ok(known);
+    }
+    if let Some(preview) = &request.preview {
+        admit(tx, request, preview, max_previews).await?;
     }
     if store::create_environment(tx, project, name).await?
         && let Some(made) = store::environment(tx, project, name).await?
@@ -243,6 +263,11 @@ async fn accept(
         claim(tx, project, name, image, found.current).await?;
         accepted.image = Some(image.clone());
     }
+    if accepted.model.is_none() && request.preview.is_some() {
+        // A branch is shown with the model that production serves.
+        let production = store::accepted(tx, project, &EnvironmentName::production()).await?;
+        accepted.model = production.model;
+    }
     if let Some(model) = newer_model(before.model.as_ref(), request.model.as_ref()) {
         accepted.model = Some(model.clone());
     }
@@ -264,6 +289,41 @@ async fn accept(
         rollout: rollout.id,
         newly: true,
     })
+}
+
+/// Whether a branch may have a preview now; notes that it does.
+async fn admit(
+    tx: &mut Tx<'_>,
+    request: &DeployRequest,
+    preview: &Preview,
+    most: u32,
+) -> Result<(), DeployError> {
+    let (project, name) = (&request.project, &request.environment);
+    if let Some(known) = store::preview(tx, project, name).await? {
+        if known.branch != preview.branch {
+            return Err(DeployError::BranchTaken {
+                project: project.clone(),
+                environment: name.clone(),
+                branch: known.branch,
+            });
+        }
+        // The run of a push before the branch's end must not bring it back.
+        let ended = known.ended.map(|event| event.to_string());
+        if is_older(request.chain.as_deref(), ended.as_deref()) {
+            return Err(DeployError::BranchGone {
+                project: project.clone(),
+                branch: known.branch,
+            });
+        }
+    }
+    let there = store::environment(tx, project, name).await?.is_some();
+    if !there && store::count_previews(tx, project).await? >= most {
+        return Err(DeployError::TooManyPreviews {
+            project: project.clone(),
+            most,
+        });
+    }
+    Ok(store::touch_preview(tx, project, name, preview).await?)
 }
 
 /// A model version that the accepted one is not newer than. Going back is for the alias alone.

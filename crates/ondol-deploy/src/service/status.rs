@@ -13,9 +13,11 @@ use utoipa::ToSchema;
 
 use super::DeployService;
 use crate::error::DeployError;
-use crate::model::{Environment, Probe, Release, Replica, Rollout};
+use crate::model::{Environment, Probe, Release, Replica, Rollout, RolloutState};
+use crate::plan::{Load, bounds, judge, wanted};
 use crate::room::Reading;
-use crate::routes::ReleaseTraffic;
+use crate::routes::{ReleaseTraffic, path_of};
+use crate::sample::samples;
 use crate::store;
 
 /// What a release answered over the last while.
@@ -58,12 +60,28 @@ pub struct ReplicaStatus {
     pub usage: Option<Usage>,
 }
 
+/// How many replicas the load asks for.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Scaling {
+    /// The fewest.
+    pub min: u32,
+    /// The most.
+    pub max: u32,
+    /// How many there are to be.
+    pub replicas: u32,
+    /// What the load asks for now, or what its judgement waits for, in words.
+    pub reason: String,
+}
+
 /// Everything about one environment now.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentStatus {
     /// The environment.
     pub environment: Environment,
+    /// The path of the gateway below which it answers.
+    pub path: String,
     /// The release that serves.
     pub current: Option<Release>,
     /// Rollouts that have not ended, oldest first.
@@ -74,6 +92,8 @@ pub struct EnvironmentStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Traffic by release, of those that have replicas.
     pub traffic: BTreeMap<ReleaseId, Traffic>,
+    /// Autoscaling, when the current release names a load to scale by.
+    pub scaling: Option<Scaling>,
 }
 
 impl DeployService {
@@ -92,17 +112,19 @@ impl DeployService {
             .store
             .read::<_, DeployError, _>(|tx| Box::pin(async move { rows(tx, project).await }))
             .await?;
-        let readings: Vec<Reading> = {
+        let read: Vec<Reading> = {
             let all = self
                 .room()
                 .readings
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let ends = [all.front(), all.back()];
-            ends.into_iter().flatten().cloned().collect()
+            all.iter().cloned().collect()
         };
+        let ends = [read.first(), read.last()];
+        let readings: Vec<Reading> = ends.into_iter().flatten().cloned().collect();
         let mut all: Vec<EnvironmentStatus> = Vec::new();
         for (environment, current, open, last, replicas) in rows {
+            let scaling = self.scaling(&environment, current.as_ref(), &open, &replicas, &read);
             let mut releases: Vec<ReleaseId> =
                 replicas.iter().map(|replica| replica.release).collect();
             releases.dedup();
@@ -131,16 +153,61 @@ impl DeployService {
                 });
             }
             all.push(EnvironmentStatus {
+                path: path_of(project, &environment.name),
                 environment,
                 current,
                 open,
                 last,
                 replicas: stati,
                 traffic,
+                scaling,
             });
         }
         all.sort_by_key(|status| status.environment.name != EnvironmentName::production());
         Ok(all)
+    }
+}
+
+impl DeployService {
+    fn scaling(
+        &self,
+        environment: &Environment,
+        current: Option<&Release>,
+        open: &[Rollout],
+        replicas: &[Replica],
+        read: &[Reading],
+    ) -> Option<Scaling> {
+        let release = current.filter(|current| current.config.service.replicas.target.is_some())?;
+        let its: Vec<_> = replicas
+            .iter()
+            .filter(|replica| replica.release == release.id)
+            .map(|replica| replica.id)
+            .collect();
+        let samples = samples(read.iter(), release.id, &its);
+        let load = Load {
+            now: self.room().clock.now(),
+            release: release.id,
+            asked: environment.replicas,
+            rollout: open
+                .iter()
+                .find(|rollout| rollout.state != RolloutState::Held)
+                .map(|rollout| rollout.number),
+            samples: &samples,
+        };
+        let service = &release.config.service;
+        let (min, max) = bounds(service);
+        let reason = match judge(service, environment.scale.as_ref(), &load) {
+            Ok((_, words)) => words,
+            Err(waits) => format!("waits: {waits}"),
+        };
+        Some(Scaling {
+            min,
+            max,
+            replicas: environment
+                .replicas
+                .unwrap_or_else(|| wanted(service, environment.scale.as_ref())),
+            reason,
+        })
     }
 }
 

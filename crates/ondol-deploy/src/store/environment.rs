@@ -4,9 +4,9 @@ use ondol_store::{Row, StoreError, Tx, params};
 use ondol_types::{EnvironmentName, ProjectName, ReleaseId, RolloutId, VolumeName};
 
 use super::json;
-use crate::model::{Accepted, Environment, Hold};
+use crate::model::{Accepted, Environment, Hold, Scale};
 
-const COLUMNS: &str = "project, name, removing, hold_reason, hold_by, hold_at, current_release, serving_rollout, replicas, created_at";
+const COLUMNS: &str = "project, name, removing, hold_reason, hold_by, hold_at, current_release, serving_rollout, replicas, scale, created_at";
 
 pub(super) fn environment_of(row: &Row) -> Result<Environment, StoreError> {
     let hold = match row.get::<Option<String>>("hold_reason")? {
@@ -25,6 +25,7 @@ pub(super) fn environment_of(row: &Row) -> Result<Environment, StoreError> {
         current: row.parse_opt("current_release")?,
         serving: row.parse_opt("serving_rollout")?,
         replicas: row.get("replicas")?,
+        scale: row.json_opt("scale")?,
         created_at: row.get("created_at")?,
     })
 }
@@ -144,6 +145,21 @@ pub(crate) async fn set_replicas(
     tx.execute(
         "UPDATE deploy_environment SET replicas = $3 WHERE project = $1 AND name = $2",
         params![project, name, replicas],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Keeps what autoscaling made of the load.
+pub(crate) async fn set_scale(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    name: &EnvironmentName,
+    scale: &Scale,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE deploy_environment SET scale = $3 WHERE project = $1 AND name = $2",
+        params![project, name, json(scale)?],
     )
     .await?;
     Ok(())

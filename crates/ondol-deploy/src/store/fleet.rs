@@ -117,6 +117,7 @@ impl Fleet {
                         .get(&place)
                         .and_then(|rollout| Some((*rollout, rollout.to.and_then(find)?))),
                     replicas: replicas.remove(&place).unwrap_or_default(),
+                    releases: &self.releases,
                 }
             })
             .collect()

@@ -2,6 +2,7 @@
 
 mod environment;
 mod fleet;
+mod preview;
 mod release;
 mod replica;
 mod retention;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use environment::*;
 pub(crate) use fleet::{Fleet, ReleaseCache, load_fleet};
+pub(crate) use preview::*;
 pub(crate) use release::*;
 pub(crate) use replica::*;
 pub(crate) use retention::*;
@@ -21,7 +23,31 @@ pub(crate) use rollout::*;
 pub(crate) use routes::*;
 
 /// The migrations of this room: numbers 600 to 699.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[DEPLOY, SCALE, PREVIEW];
+
+const SCALE: Migration = Migration {
+    number: 601,
+    name: "deploy_scale",
+    sql: "ALTER TABLE deploy_environment ADD COLUMN scale TEXT;",
+};
+
+const PREVIEW: Migration = Migration {
+    number: 602,
+    name: "deploy_preview",
+    sql: "CREATE TABLE deploy_preview (
+    project TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    branch TEXT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    ended TEXT,
+    ended_at BIGINT,
+    PRIMARY KEY (project, environment)
+);
+CREATE INDEX deploy_preview_expires ON deploy_preview (expires_at);
+",
+};
+
+const DEPLOY: Migration = Migration {
     number: 600,
     name: "deploy",
     sql: "CREATE TABLE deploy_release (
@@ -159,7 +185,7 @@ CREATE TABLE deploy_volume (
 );
 CREATE TABLE deploy_cursor (name TEXT PRIMARY KEY, seq BIGINT NOT NULL);
 ",
-}];
+};
 
 /// A value as the text of its JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {

@@ -55,6 +55,8 @@ pub(super) struct Inner {
     workloads: BTreeMap<WorkloadId, Workload>,
     behaviours: BTreeMap<Digest, Behaviour>,
     statuses: BTreeMap<SocketAddr, Option<u16>>,
+    /// Failed probes in a row.
+    unanswered: BTreeMap<SocketAddr, u32>,
     ports: u16,
     commands: BTreeMap<WorkloadId, u32>,
     table: Option<RouteTable>,
@@ -189,6 +191,15 @@ impl Outside {
             .extend(addresses.into_iter().map(|address| (address, status)));
     }
 
+    /// These answer whatever else their program does.
+    pub(super) fn keep_answering(&self, endpoints: &[ReplicaId]) {
+        let mut inner = self.lock();
+        let places: Vec<SocketAddr> = endpoints.iter().map(|id| inner.places[id].0).collect();
+        inner
+            .statuses
+            .extend(places.into_iter().map(|address| (address, Some(200))));
+    }
+
     /// Running replicas of an image.
     pub(super) fn running(&self, image: &Digest) -> Vec<WorkloadId> {
         let inner = self.lock();
@@ -202,6 +213,16 @@ impl Outside {
 
     pub(super) fn spec(&self, id: &WorkloadId) -> WorkloadSpec {
         self.lock().workloads[id].spec.clone()
+    }
+
+    /// What the one release command was given.
+    pub(super) fn command_spec(&self) -> WorkloadSpec {
+        let inner = self.lock();
+        let mut all = inner
+            .workloads
+            .values()
+            .filter(|workload| workload.spec.labels[ROLE] == ROLE_COMMAND);
+        all.next().expect("a release command").spec.clone()
     }
 
     /// The program of a workload ends by itself.
@@ -245,6 +266,10 @@ impl Outside {
             .unwrap_or_default()
     }
 
+    pub(super) fn table(&self) -> RouteTable {
+        self.lock().table.clone().unwrap_or_default()
+    }
+
     pub(super) fn generation(&self) -> i64 {
         self.lock()
             .table
@@ -284,6 +309,20 @@ impl Inner {
 
     fn good(&self, address: SocketAddr) -> bool {
         self.status(address).is_some_and(|status| status < 500)
+    }
+
+    /// Whether the platform may believe that it answers: it runs, and has not failed enough probes
+    /// to count as unhealthy. Nobody can know more between two probes.
+    fn believed(&self, address: SocketAddr) -> bool {
+        let runs = self
+            .workloads
+            .values()
+            .any(|workload| workload.address == Some(address) && workload.state.exit().is_none());
+        let limit = crate::plan::Limits::default().unhealthy;
+        runs && self
+            .unanswered
+            .get(&address)
+            .is_none_or(|count| *count < limit)
     }
 
     /// The rules for the end of a replica that runs.
@@ -356,19 +395,21 @@ impl Inner {
             self.violations
                 .push(format!("generation {} has two contents", table.generation));
         }
-        let good = |table: &RouteTable, path: &str| {
+        let any = |table: &RouteTable, path: &str, holds: &dyn Fn(SocketAddr) -> bool| {
             let routes = table
                 .routes
                 .iter()
                 .filter(|route| route.path == path && route.strip);
-            let all = routes
+            let mut all = routes
                 .flat_map(|route| &route.backends)
                 .flat_map(|backend| &backend.replicas);
-            all.filter(|endpoint| self.good(endpoint.address)).count()
+            all.any(|endpoint| holds(endpoint.address))
         };
         let mut problems = Vec::new();
         for route in table.routes.iter().filter(|route| route.strip) {
-            if good(before, &route.path) > 0 && good(table, &route.path) == 0 {
+            let answered = any(before, &route.path, &|address| self.good(address));
+            let believed = |address| self.good(address) || self.believed(address);
+            if answered && !any(table, &route.path, &believed) {
                 problems.push(format!("{} lost its last replica that answers", route.path));
             }
         }
@@ -694,9 +735,15 @@ impl Routes for Outside {
 impl Ask for Outside {
     async fn ask(&self, address: SocketAddr, _host: &str, _health: &Health) -> Result<u16, String> {
         self.crash.alive().await;
-        self.lock()
-            .status(address)
-            .ok_or_else(|| "connection refused".to_owned())
+        let mut inner = self.lock();
+        let status = inner.status(address);
+        let count = inner.unanswered.entry(address).or_default();
+        *count = if status.is_some_and(|status| status < 500) {
+            0
+        } else {
+            *count + 1
+        };
+        status.ok_or_else(|| "connection refused".to_owned())
     }
 }
 

@@ -2,23 +2,19 @@
 
 use std::time::Duration;
 
-use ondol_spec::model::Strategy;
+use ondol_spec::model::{SecretRef, Strategy};
 use ondol_store::events::NewEvent;
 use ondol_types::event::{self, ModelVersionEvent};
 use ondol_types::{Classified, ErrorKind};
 
 use super::fakes::{Behaviour, image};
-use super::sim::{Sim, canary, production, sims, spec, web, with_command};
+use super::sim::{Sim, canary, plain, production, sims, spec, web, with_command};
 use crate::model::{Failure, Hold, ModelRef, Reason, ReplicaState, RolloutState};
 use crate::routes::{Histogram, ReleaseTraffic};
 use crate::store;
 use crate::{DeployError, Kind};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn plain() -> std::sync::Arc<ondol_spec::Spec> {
-    spec(|_| {})
-}
 
 #[tokio::test]
 async fn a_push_goes_live_and_the_next_one_takes_over_without_a_gap() {
@@ -60,12 +56,15 @@ async fn a_request_in_progress_for_ever_is_cut_at_the_drain_deadline() {
 #[tokio::test]
 async fn what_a_program_is_given() {
     for mut sim in sims().await {
-        sim.outside
-            .lock()
-            .secrets
-            .insert("TOKEN".parse().unwrap(), 3);
+        sim.outside.lock().secrets.extend(
+            [("TOKEN", 3), ("CERT", 7)].map(|(name, version)| (name.parse().unwrap(), version)),
+        );
         let spec = spec(|spec| {
-            spec.secrets = vec!["TOKEN".parse().unwrap()];
+            spec.secrets = vec![
+                SecretRef::env("TOKEN".parse().unwrap()),
+                SecretRef::file("CERT".parse().unwrap()),
+            ];
+            with_command(spec);
             spec.env.insert("SHARED".into(), "project".into());
             spec.volumes
                 .insert("state".parse().unwrap(), "data/state".parse().unwrap());
@@ -94,6 +93,12 @@ async fn what_a_program_is_given() {
         );
         assert!(shown("TOKEN").is_none(), "secrets are apart");
         assert_eq!(given.secret_env["TOKEN"].expose(), "value 3");
+        let file: ondol_types::RelPath = "CERT".parse().unwrap();
+        assert_eq!(given.secret_files[&file].expose(), "value 7");
+        assert_eq!((given.secret_env.len(), given.secret_files.len()), (1, 1));
+        let command = sim.outside.command_spec();
+        assert_eq!(command.secret_env["TOKEN"].expose(), "value 3");
+        assert_eq!(command.secret_files[&file].expose(), "value 7");
         let (place, inside) = &given.volumes[0];
         assert!(place.ends_with("volumes/web/state") && place.is_dir());
         assert_eq!(inside.as_str(), "data/state");
@@ -102,10 +107,9 @@ async fn what_a_program_is_given() {
         };
         assert!(dir.ends_with("app"), "{}", dir.display());
         let release = sim.current().await.unwrap();
-        assert_eq!(
-            release.secrets[&"TOKEN".parse::<ondol_types::SecretName>().unwrap()],
-            3
-        );
+        let version =
+            |name: &str| release.secrets[&name.parse::<ondol_types::SecretName>().unwrap()];
+        assert_eq!((version("TOKEN"), version("CERT")), (3, 7));
         let volumes = sim
             .events()
             .await
@@ -332,7 +336,7 @@ async fn a_slow_run_cannot_bring_old_code_back() {
 async fn rollback_restores_everything_and_holds_automation() {
     for mut sim in sims().await {
         let secret = || "TOKEN".parse::<ondol_types::SecretName>().unwrap();
-        let with_secret = || spec(|spec| spec.secrets = vec![secret()]);
+        let with_secret = || spec(|spec| spec.secrets = vec![SecretRef::env(secret())]);
         sim.outside.lock().secrets.insert(secret(), 1);
         sim.live("one", 1, with_secret()).await;
         sim.outside.lock().secrets.insert(secret(), 2);
@@ -356,8 +360,7 @@ async fn rollback_restores_everything_and_holds_automation() {
         let Hold { reason, .. } = sim.environment().await.unwrap().hold.unwrap();
         assert!(reason.contains("rolled back to release 1"), "{reason}");
         // Automation waits.
-        append(
-            &sim,
+        sim.append(
             NewEvent::new(event::SECRET_SET, "TOKEN")
                 .project(&web())
                 .content(serde_json::json!({ "name": "TOKEN", "version": 3 })),
@@ -757,16 +760,6 @@ async fn scaling_and_restarting_keep_the_service_up() {
     }
 }
 
-async fn append(sim: &Sim, event: NewEvent) {
-    let event = &event;
-    sim.store()
-        .write::<_, ondol_store::StoreError, _>(|tx| {
-            Box::pin(async move { tx.append(event.clone()).await })
-        })
-        .await
-        .unwrap();
-}
-
 fn promoted(version: i64, run: bool) -> NewEvent {
     let content = ModelVersionEvent {
         project: web(),
@@ -807,7 +800,7 @@ async fn a_promoted_model_goes_live_and_so_does_its_way_back() {
         let workload = sim.outside.running(&image(1))[0];
         assert!(sim.outside.spec(&workload).env["ONDOL_MODEL_DIR"].ends_with("models/web/iris/1"));
         // The run that trained version 2 asks for its rollout itself: one rollout, not two.
-        append(&sim, promoted(2, true)).await;
+        sim.append(promoted(2, true)).await;
         sim.settle().await;
         assert_eq!(sim.open().await[0].state, RolloutState::Pending);
         request.key = "two".into();
@@ -817,7 +810,7 @@ async fn a_promoted_model_goes_live_and_so_does_its_way_back() {
         assert_eq!(sim.finish(id).await.state, RolloutState::Done);
         assert_eq!(sim.current().await.unwrap().number, 2);
         // The alias moved back by hand.
-        append(&sim, promoted(1, false)).await;
+        sim.append(promoted(1, false)).await;
         sim.settle().await;
         sim.calm().await;
         let current = sim.current().await.unwrap();
@@ -826,7 +819,7 @@ async fn a_promoted_model_goes_live_and_so_does_its_way_back() {
             (1, Reason::Model)
         );
         // Without a run that asks, a promoted version goes live after a moment.
-        append(&sim, promoted(3, true)).await;
+        sim.append(promoted(3, true)).await;
         sim.pass(11 * SECOND).await;
         sim.calm().await;
         assert_eq!(sim.current().await.unwrap().model.unwrap().version, 3);
@@ -840,7 +833,7 @@ async fn a_missing_secret_is_named() {
             .push(
                 "one",
                 1,
-                spec(|spec| spec.secrets = vec!["API_KEY".parse().unwrap()]),
+                spec(|spec| spec.secrets = vec![SecretRef::env("API_KEY".parse().unwrap())]),
             )
             .await;
         let failure = sim.finish(id).await.failure.unwrap();
@@ -979,11 +972,8 @@ async fn a_removed_project_drains_and_goes() {
         sim.live("one", 1, plain()).await;
         let endpoint = sim.outside.endpoints()[0];
         sim.outside.lock().in_flight.insert(endpoint, 1);
-        append(
-            &sim,
-            NewEvent::new(event::REPOSITORY_DELETED, "web").project(&web()),
-        )
-        .await;
+        sim.append(NewEvent::new(event::REPOSITORY_DELETED, "web").project(&web()))
+            .await;
         sim.settle().await;
         assert!(sim.outside.endpoints().is_empty());
         assert_eq!(

@@ -5,5 +5,7 @@
 mod crashes;
 mod fakes;
 mod flows;
+mod previews;
 mod random;
+mod scaling;
 mod sim;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ondol_auth::Ctx;
 use ondol_background::{Reconciler, Report};
-use ondol_spec::model::{Period, Service, Spec};
+use ondol_spec::model::{Period, Replicas, Service, Spec, Target};
 use ondol_store::Store;
-use ondol_store::events::EventFilter;
+use ondol_store::events::{EventFilter, NewEvent};
 use ondol_store::testing::TestStore;
 use ondol_types::{Clock, EnvironmentName, ManualClock, ProjectName, RolloutId, Timestamp};
 
@@ -20,6 +20,7 @@ use crate::reconcile::EnvironmentsLoop;
 use crate::retain::RetainLoop;
 use crate::room::{Config, Deps, Room};
 use crate::routes::RoutesLoop;
+use crate::sample::SampleLoop;
 use crate::service::{DeployRequest, DeployService};
 use crate::store;
 
@@ -29,6 +30,7 @@ pub(super) struct Process {
     routes: Arc<RoutesLoop>,
     follow: Arc<FollowLoop>,
     pub(super) retain: Arc<RetainLoop>,
+    sample: Arc<SampleLoop>,
     pub(super) service: DeployService,
 }
 
@@ -61,8 +63,24 @@ pub(super) fn spec(change: impl FnOnce(&mut Spec)) -> Arc<Spec> {
     Arc::new(spec)
 }
 
+pub(super) fn plain() -> Arc<Spec> {
+    spec(|_| {})
+}
+
 pub(super) fn with_command(spec: &mut Spec) {
     spec.release.command = Some(ondol_spec::model::Command::new("migrate"));
+}
+
+/// From `min` to `max` replicas, each for ten requests per second.
+pub(super) fn scaled(spec: &mut Spec, min: u32, max: u32) {
+    spec.service.as_mut().unwrap().replicas = Replicas {
+        min,
+        max,
+        target: Some(Target {
+            rps: Some(10.0),
+            ..Target::default()
+        }),
+    };
 }
 
 pub(super) fn canary(spec: &mut Spec) {
@@ -138,6 +156,7 @@ impl Sim {
             routes: Arc::new(RoutesLoop::new(room.clone())),
             follow: Arc::new(FollowLoop { room: room.clone() }),
             retain: Arc::new(RetainLoop { room: room.clone() }),
+            sample: Arc::new(SampleLoop { room: room.clone() }),
             service: DeployService::new(room),
         }
     }
@@ -219,6 +238,19 @@ impl Sim {
     pub(super) async fn pass(&mut self, time: Duration) {
         self.clock.advance(time);
         self.settle().await;
+    }
+
+    /// The current release gets so many requests per second for some time.
+    pub(super) async fn load(&mut self, rps: u64, time: Duration) {
+        for _ in 0..time.as_secs() / 5 {
+            self.clock.advance(Duration::from_secs(5));
+            if let Some(current) = self.current().await {
+                let mut outside = self.outside.lock();
+                outside.traffic.entry(current.id).or_default().requests += rps * 5;
+            }
+            self.tick(self.process.sample.clone()).await;
+            self.settle().await;
+        }
     }
 
     /// Time passes in steps until something holds.
@@ -314,11 +346,22 @@ impl Sim {
         read.await.unwrap()
     }
 
+    pub(super) async fn append(&self, event: NewEvent) {
+        let event = &event;
+        self.store
+            .write::<_, ondol_store::StoreError, _>(|tx| {
+                Box::pin(async move { tx.append(event.clone()).await })
+            })
+            .await
+            .unwrap();
+    }
+
     pub(super) fn request_of(&self, key: &str, number: u8, spec: Arc<Spec>) -> DeployRequest {
         DeployRequest {
             key: key.to_owned(),
             project: web(),
             environment: production(),
+            preview: None,
             reason: Reason::Push,
             image: image(number),
             spec,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ondol_spec::model::{AutoTrain, Limits, Pattern};
-use ondol_types::{RelPath, RunId, SecretName, StepId, StepName, Timestamp, WorkloadId};
+use ondol_spec::model::{AutoTrain, Limits, Pattern, SecretRef};
+use ondol_types::{RelPath, RunId, StepId, StepName, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -117,7 +117,7 @@ pub struct CommandWork {
     /// What it may use.
     pub limits: Limits,
     /// Secrets that it receives.
-    pub secrets: Vec<SecretName>,
+    pub secrets: Vec<SecretRef>,
     /// For training: where in the work directory the data must appear.
     pub data: Option<RelPath>,
     /// For training: the name of the model.
@@ -543,5 +543,9 @@ mod tests {
         let stored = r#"{"version":1,"work":{"command":{"program":{"shell":"true"},"place":"copy","env":{},"path":[],"links":[],"junit":[],"limits":{},"secrets":[],"data":null,"model":null}},"timeoutMs":1000,"retries":0,"repeatable":true,"allowFailure":false,"waits":false}"#;
         assert_eq!(serde_json::to_string(&command).unwrap(), stored);
         assert_eq!(serde_json::from_str::<Definition>(stored).unwrap(), command);
+        let named = stored.replace(r#""secrets":[]"#, r#""secrets":["TOKEN"]"#);
+        let named: Definition = serde_json::from_str(&named).unwrap();
+        let token = SecretRef::env("TOKEN".parse().unwrap());
+        assert_eq!(named.as_command().unwrap().secrets, [token]);
     }
 }

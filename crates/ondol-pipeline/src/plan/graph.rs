@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ondol_spec::model::{Code, Command, Limits, Spec, Train};
-use ondol_types::{DatasetName, RelPath, SecretName, StepName};
+use ondol_types::{DatasetName, RelPath, StepName};
 
 use super::edges;
 use crate::error::PipelineError;
@@ -369,14 +369,10 @@ fn training_work(spec: &Spec, train: &Train, dataset: Option<&DatasetName>) -> C
         work.program = Program::TrainAuto(auto.clone());
     }
     work.limits = train.limits.clone();
-    work.secrets = secrets(spec);
+    work.secrets = spec.secrets.clone();
     work.model = Some(train.model.to_string());
     work.data = dataset.and_then(|dataset| data_path(spec, dataset));
     work
-}
-
-fn secrets(spec: &Spec) -> Vec<SecretName> {
-    spec.secrets.clone()
 }
 
 fn data_path(spec: &Spec, dataset: &DatasetName) -> Option<RelPath> {

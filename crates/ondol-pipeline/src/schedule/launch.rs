@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ondol_spec::model::SecretForm;
 use ondol_types::{ErrorKind, Problem};
 use ondol_workload::{Limits, WorkDir, WorkloadKind, WorkloadSpec};
 
@@ -163,12 +164,14 @@ impl Inner {
             pids: work.limits.pids.or(usual.pids),
         };
         if !work.secrets.is_empty() {
-            let mut values = self
-                .deps
+            let names: Vec<_> = work
                 .secrets
-                .values(&run.project, &work.secrets)
-                .await?;
-            for name in &work.secrets {
+                .iter()
+                .map(|secret| secret.name.clone())
+                .collect();
+            let mut values = self.deps.secrets.values(&run.project, &names).await?;
+            for secret in &work.secrets {
+                let name = &secret.name;
                 let value = values.remove(name).ok_or_else(|| {
                     Problem::new(
                         ErrorKind::InvalidInput,
@@ -177,7 +180,17 @@ impl Inner {
                     )
                     .with_hint(format!("set it with `ondol secret set {name}`"))
                 })?;
-                spec.secret_env.insert(name.to_string(), value);
+                match secret.form {
+                    SecretForm::Env => {
+                        spec.secret_env.insert(name.to_string(), value);
+                    }
+                    SecretForm::File => {
+                        let file = name.as_str().parse().map_err(|error| {
+                            Problem::internal(format!("secret `{name}` gives no file name"), error)
+                        })?;
+                        spec.secret_files.insert(file, value);
+                    }
+                }
             }
         }
         Ok(spec)

@@ -102,6 +102,12 @@ async fn run(spec: WorkloadSpec, entries: Entries, changes: watch::Sender<u64>, 
     let WorkDir::Existing(dir) = &spec.work_dir else {
         panic!("steps work in folders of the pipeline")
     };
+    let secrets = tempfile::tempdir().unwrap();
+    let files = spec.secret_files.iter().map(|(path, value)| {
+        let file = path.below(secrets.path());
+        std::fs::write(&file, value.expose()).unwrap();
+        (format!("{path}_FILE"), file)
+    });
     let child = tokio::process::Command::new(&argv[0])
         .args(&argv[1..])
         .env_clear()
@@ -112,6 +118,7 @@ async fn run(spec: WorkloadSpec, entries: Entries, changes: watch::Sender<u64>, 
                 .iter()
                 .map(|(name, value)| (name, value.expose())),
         )
+        .envs(files)
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

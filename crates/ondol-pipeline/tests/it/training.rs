@@ -16,7 +16,7 @@ fn model(train: Value) -> Value {
         "test": { "run": "true" },
         "service": { "run": "ondol serve-model" },
         "data": { "iris": { "path": "data/iris.csv" } },
-        "secrets": ["API_KEY"],
+        "secrets": ["API_KEY", { "name": "CERT", "as": "file" }],
         "train": all,
     })
 }
@@ -49,7 +49,7 @@ fn scripts(world: &World, accepted: bool) {
     });
 }
 
-const TRAIN: &str = "test \"$API_KEY\" = hunter22; cmp data/iris.csv $ONDOL_DATA_DIR/part.csv; \
+const TRAIN: &str = "test \"$API_KEY $(cat $CERT_FILE)\" = 'hunter22 cert-77'; cmp data/iris.csv $ONDOL_DATA_DIR/part.csv; \
     echo \"$ONDOL_MODEL $ONDOL_DATASET\" > $ONDOL_OUTPUT_DIR/model; cat data/iris.csv >> $ONDOL_OUTPUT_DIR/model; \
     echo '{\"accuracy\": 0.97}' > $ONDOL_METRICS_FILE";
 
@@ -57,12 +57,13 @@ const TRAIN: &str = "test \"$API_KEY\" = hunter22; cmp data/iris.csv $ONDOL_DATA
 async fn a_model_project_waits_for_data_and_then_trains_and_deploys() {
     for world in worlds().await {
         world.spec('a', model(json!({ "run": TRAIN })));
+        let values = [("API_KEY", "hunter22"), ("CERT", "cert-77")];
         world
             .outside
             .lock()
             .unwrap()
             .secrets
-            .insert(name("API_KEY"), Secret::new("hunter22".to_owned()));
+            .extend(values.map(|(secret, value)| (name(secret), Secret::new(value.to_owned()))));
         scripts(&world, true);
         world.push('a').await;
         world.settle().await;
@@ -133,7 +134,7 @@ async fn the_built_in_trainer_gets_its_folders() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_model_is_no_failure_and_is_not_deployed() {
     for world in worlds().await {
-        let mut spec = model(json!({ "run": TRAIN.replace("test \"$API_KEY\" = hunter22; ", "") }));
+        let mut spec = model(json!({ "run": TRAIN.split_once("; ").unwrap().1 }));
         spec["secrets"] = json!([]);
         world.spec('a', spec);
         scripts(&world, false);

@@ -9,6 +9,7 @@ mod build;
 mod data;
 mod pattern;
 mod release;
+mod secret;
 mod service;
 mod step;
 pub(crate) mod text;
@@ -16,7 +17,7 @@ mod train;
 
 use std::collections::BTreeMap;
 
-use ondol_types::{DatasetName, ProjectName, RelPath, SecretName, StepName, VolumeName};
+use ondol_types::{DatasetName, ProjectName, RelPath, StepName, VolumeName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +26,7 @@ pub use build::{Build, Command, ImageRef, Test};
 pub use data::{Column, ColumnType, Dataset, Scalar, Schema};
 pub use pattern::Pattern;
 pub use release::{Release, Strategy};
+pub use secret::{SecretForm, SecretRef};
 pub use service::{Engine, Expect, Health, Limits, Replicas, Service, Target};
 pub use step::{BUILT_IN_STEPS, Previews, Step};
 pub(crate) use text::text_form;
@@ -54,8 +56,9 @@ pub struct Spec {
     pub release: Release,
     /// Datasets by name, with the rules that every pushed version must keep.
     pub data: BTreeMap<DatasetName, Dataset>,
-    /// Secrets that the service, its release command and training receive as environment variables.
-    pub secrets: Vec<SecretName>,
+    /// Secrets that the service, its release command and training receive, as environment variables
+    /// or files.
+    pub secrets: Vec<SecretRef>,
     /// Folders that outlive releases: volume name and path inside the work directory.
     pub volumes: BTreeMap<VolumeName, RelPath>,
     /// How a model is trained when data or code changes.

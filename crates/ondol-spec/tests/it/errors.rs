@@ -240,6 +240,21 @@ fn values_must_go_together() {
         "keep it under `secrets` or under `env`, not both",
     );
     refuses(
+        "env: { A_FILE: /x }\nsecrets: [{ name: A, as: file }]\n",
+        "ondol.yaml:1:16: `env.A_FILE`: this variable has the path of a secret's file",
+        "rename the variable or the secret",
+    );
+    refuses(
+        "secrets:\n  - A_FILE\n  - { name: A, as: file }\n",
+        "ondol.yaml:2:5: `secrets.0`: the variable `A_FILE` has the path of the file of secret `A`",
+        "rename one of the two",
+    );
+    refuses(
+        "secrets:\n  - A\n  - { name: A, as: file }\n",
+        "ondol.yaml:3:5: `secrets.1`: `A` is here twice",
+        "",
+    );
+    refuses(
         "env: { PORT: 80 }\n",
         "ondol.yaml:1:14: `env.PORT`: variable name `PORT` is reserved",
         "the platform sets `PORT`, `PATH`, `HOME`, `LD_*` and `ONDOL_*` itself; see `build.path`",
@@ -269,5 +284,29 @@ fn two_files_are_one_too_many() {
     assert_eq!(
         error.to_string(),
         "ondol.yml:1:1: there is also `ondol.yaml`"
+    );
+}
+
+#[test]
+fn a_secret_is_a_name_or_says_how_it_is_received() {
+    refuses(
+        "secrets:\n  - TOKEN\n  - { name: CERT, as: fil }\n",
+        "ondol.yaml:3:23: `secrets.1.as` must be one of `env`, `file`, found `fil`",
+        "did you mean `file`?",
+    );
+    refuses(
+        "secrets:\n  - { nam: CERT }\n",
+        "ondol.yaml:2:7: unknown key `nam` under `secrets.0`",
+        "did you mean `name`?",
+    );
+    refuses(
+        "secrets: [{ as: file }]\n",
+        "ondol.yaml:1:11: `secrets.0` needs `name`",
+        "add `name`",
+    );
+    refuses(
+        "secrets: [7]\n",
+        "ondol.yaml:1:11: `secrets.0` must be text or a mapping with `name` and `as`, found the number 7",
+        "",
     );
 }

@@ -1,6 +1,6 @@
 //! Layers, locks and where every value came from.
 
-use ondol_spec::model::{Code, Expect, Language, Period, Strategy};
+use ondol_spec::model::{Code, Expect, Language, Period, SecretRef, Strategy};
 use ondol_spec::{EnvironmentSettings, Organization, Origin, Sources, resolve};
 use serde_json::json;
 
@@ -91,6 +91,22 @@ fn short_forms_are_full_forms() {
         .unwrap()
         .replicas;
     assert_eq!((replicas.min, replicas.max), (3, 3));
+    let secrets = |text: &str| read(text).unwrap().spec.secrets;
+    assert_eq!(
+        secrets("secrets: [TOKEN, { name: CERT, as: file }]\n"),
+        [
+            SecretRef::env("TOKEN".parse().unwrap()),
+            SecretRef::file("CERT".parse().unwrap()),
+        ]
+    );
+    assert_eq!(
+        secrets("secrets: TOKEN\n"),
+        secrets("secrets: [{ name: TOKEN }]\n")
+    );
+    assert_eq!(
+        secrets("secrets: { name: CERT, as: file }\n"),
+        [SecretRef::file("CERT".parse().unwrap())]
+    );
     let env = read("env: { A: 1.10, B: true, C: 0x10 }\n")
         .unwrap()
         .spec

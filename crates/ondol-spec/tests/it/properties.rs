@@ -26,6 +26,7 @@ fn line() -> impl Strategy<Value = String> {
         "env: { A: 1, B: yes }",
         "volumes: { state: data/ }",
         "secrets: TOKEN",
+        "secrets: [TOKEN, { name: CERT, as: file }]",
         "previews: feature/*",
         "language: python",
         "build: [make, { run: b }]",

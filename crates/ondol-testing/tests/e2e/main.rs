@@ -7,6 +7,7 @@
 mod bad_days;
 mod clients;
 mod crash;
+mod environments;
 mod events;
 mod fixtures;
 mod loop_code;

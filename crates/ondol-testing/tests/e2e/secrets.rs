@@ -124,7 +124,7 @@ fn sha256(text: &str) -> String {
 #[test]
 fn planted_secrets_are_found_nowhere() {
     let platform = Platform::start();
-    let rest = "secrets: [API_KEY, SECOND_KEY]\nrelease:\n  command: |\n    echo \"migrating with $API_KEY\"\n    echo \"$SECOND_KEY\" | base64\n";
+    let rest = "secrets: [API_KEY, SECOND_KEY, { name: TLS_KEY, as: file }]\nrelease:\n  command: |\n    echo \"migrating with $API_KEY\"\n    echo \"$SECOND_KEY\" | base64\n    cat \"$TLS_KEY_FILE\"\n";
     let app = small_app(&platform, "vault", "", rest);
     let cli = |arguments: &[&str]| platform.cli(arguments, app.dir());
     let set = |arguments: &[&str], value: &str| {
@@ -133,6 +133,7 @@ fn planted_secrets_are_found_nowhere() {
     cli(&["projects", "create", "vault"]).ok();
     set(&["secret", "set", "API_KEY"], VALUE).ok();
     set(&["secret", "set", "SECOND_KEY", "--stage"], SECOND).ok();
+    set(&["secret", "set", "TLS_KEY", "--stage"], VALUE).ok();
     push_live(&platform, &app);
 
     let digest_of = |name: &str| {
@@ -145,9 +146,25 @@ fn planted_secrets_are_found_nowhere() {
     let current = platform.current_release("vault");
     assert_eq!(
         current["secrets"],
-        serde_json::json!({"API_KEY": 1, "SECOND_KEY": 1}),
+        serde_json::json!({"API_KEY": 1, "SECOND_KEY": 1, "TLS_KEY": 1}),
         "versions are part of the release"
     );
+
+    let file_of = |name: &str| {
+        let path = format!("/secret_file?name={name}");
+        platform.app("vault", &path).unwrap().is(200).json()
+    };
+    let file = file_of("TLS_KEY");
+    assert_eq!(file["sha256"], sha256(VALUE));
+    assert_eq!(
+        (&file["mode"], &file["variable"]),
+        (&"0o400".into(), &false.into())
+    );
+    let first_file = PathBuf::from(file["path"].as_str().unwrap());
+    platform
+        .app("vault", "/say_file?name=TLS_KEY")
+        .unwrap()
+        .is(200);
 
     // The program says them in every way it can think of.
     for text in [
@@ -162,7 +179,7 @@ fn planted_secrets_are_found_nowhere() {
     }
     eventually("the log has what was said", PATIENCE, || {
         let logs = cli(&["logs"]).ok().stdout;
-        logs.contains("plain ***") && logs.contains("quoted")
+        logs.contains("plain ***") && logs.contains("quoted") && logs.contains("file: ***")
     });
     for arguments in [
         &["secret", "list"][..],
@@ -193,6 +210,16 @@ fn planted_secrets_are_found_nowhere() {
         current["number"].as_i64().unwrap() > before && current["secrets"]["API_KEY"] == 2
     });
     assert_eq!(digest_of("API_KEY"), sha256(SECOND));
+    set(&["secret", "set", "TLS_KEY"], SECOND).ok();
+    eventually(
+        "a new version of a secret file is rolled out",
+        PATIENCE,
+        || platform.current_release("vault")["secrets"]["TLS_KEY"] == 2,
+    );
+    assert_eq!(file_of("TLS_KEY")["sha256"], sha256(SECOND));
+    eventually("a secret file goes with its replica", PATIENCE, || {
+        !first_file.exists()
+    });
 
     image_layers_are_clean(&platform, &current);
     assert_absent(

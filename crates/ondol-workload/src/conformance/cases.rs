@@ -176,23 +176,27 @@ pub async fn secrets_arrive_and_are_masked(bench: Bench) {
     let mut spec = bench.script(
         "test \"$TOKEN\" = 'hunter22 & more' && echo env-right
          test \"$(cat \"$ONDOL_SECRETS_DIR/tls/key\")\" = 'file-secret-77' && echo file-right
+         test \"$(cat \"$CERT_FILE\")\" = 'cert-secret-78' && test \"$CERT_FILE\" = \"$ONDOL_SECRETS_DIR/CERT\" && echo named-right
          echo \"plain $TOKEN\"; echo \"error $TOKEN\" >&2; printf %s \"$TOKEN\" | base64; printf %s \"$TOKEN\" | od -An -tx1 | tr -d ' \\n'; echo
-         cat \"$ONDOL_SECRETS_DIR/tls/key\"; echo; echo extra-mask-value; stat -c %a \"$ONDOL_SECRETS_DIR/tls/key\"; echo \"$ONDOL_SECRETS_DIR\"",
+         cat \"$ONDOL_SECRETS_DIR/tls/key\" \"$CERT_FILE\"; echo; echo extra-mask-value; stat -c %a \"$ONDOL_SECRETS_DIR/tls/key\"; echo \"$ONDOL_SECRETS_DIR\"",
     );
     spec.secret_env
         .insert("TOKEN".into(), Secret::new("hunter22 & more".to_owned()));
-    if let Ok(path) = "tls/key".parse() {
-        spec.secret_files
-            .insert(path, Secret::new("file-secret-77".to_owned()));
+    for (path, value) in [("tls/key", "file-secret-77"), ("CERT", "cert-secret-78")] {
+        if let Ok(path) = path.parse() {
+            spec.secret_files
+                .insert(path, Secret::new(value.to_owned()));
+        }
     }
     spec.masks.push(Secret::new("extra-mask-value".to_owned()));
     assert!(bench.run(&spec).await.success());
     let log = bench.log(&spec.id).await;
     let all: Vec<&str> = log.iter().map(|line| line.text.as_str()).collect();
     assert!(
-        all.contains(&"env-right") && all.contains(&"file-right") && all.contains(&"600"),
+        all.contains(&"env-right") && all.contains(&"file-right") && all.contains(&"400"),
         "{all:?}"
     );
+    assert!(all.contains(&"named-right"), "{all:?}");
     assert!(
         all.contains(&"plain ***") && all.contains(&"error ***"),
         "{all:?}"
@@ -202,6 +206,7 @@ pub async fn secrets_arrive_and_are_masked(bench: Bench) {
         "aHVudGVyMjIg",
         "68756e746572",
         "file-secret-77",
+        "cert-secret-78",
         "extra-mask-value",
     ] {
         assert!(

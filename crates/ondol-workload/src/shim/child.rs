@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 
+use ondol_types::RelPath;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cgroup::Dirs;
@@ -72,7 +73,22 @@ fn environment(home: &Home, order: &LaunchOrder, secrets: &Secrets) -> Vec<(Stri
             home.path("secrets").to_string_lossy().into_owned(),
         );
     }
+    for path in secrets.files.keys() {
+        if let Some(variable) = file_variable(path) {
+            let file = path.below(&home.path("secrets"));
+            env.insert(variable, file.to_string_lossy().into_owned());
+        }
+    }
     env.into_iter().collect()
+}
+
+/// The variable with the path of a secret file, for a file whose name can be part of one.
+fn file_variable(path: &RelPath) -> Option<String> {
+    let name = path.as_str();
+    let fits = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    fits.then(|| format!("{name}_FILE"))
 }
 
 /// Writes the secret files; a former incarnation's are removed first.
@@ -87,7 +103,7 @@ pub(super) fn place_secrets(home: &Home, secrets: &Secrets) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(0o600)
+            .mode(0o400)
             .open(target)?;
         file.write_all(value.expose().as_bytes())?;
     }

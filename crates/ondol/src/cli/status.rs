@@ -47,7 +47,7 @@ impl Status {
             );
         }
         for project in &projects {
-            show(project);
+            show(project, status["gateway"].as_str().unwrap_or_default());
         }
         for notice in status["notices"].as_array().into_iter().flatten() {
             output::note(format!("note: {}", notice.as_str().unwrap_or_default()));
@@ -56,7 +56,7 @@ impl Status {
     }
 }
 
-fn show(project: &Value) {
+fn show(project: &Value, gateway: &str) {
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or("").to_owned();
     output::line(format!(
         "{}  {}",
@@ -79,9 +79,25 @@ fn show(project: &Value) {
     let mut rows = Vec::new();
     for status in project["environments"].as_array().into_iter().flatten() {
         let name = text(&status["environment"], "name");
+        if name != "production" {
+            output::line(format!(
+                "  {name}  {}",
+                output::dim(&format!("{gateway}{}", text(status, "path")))
+            ));
+        }
         let hold = &status["environment"]["hold"];
         if hold.is_object() {
             output::line(format!("  {name} is held: {}", text(hold, "reason")));
+        }
+        let scaling = &status["scaling"];
+        if scaling.is_object() {
+            output::line(format!(
+                "  {name} runs {} of {} to {} replicas: {}",
+                scaling["replicas"],
+                scaling["min"],
+                scaling["max"],
+                output::printable(&text(scaling, "reason"))
+            ));
         }
         for rollout in status["open"].as_array().into_iter().flatten() {
             output::line(format!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ondol_types::SecretName;
 
 use super::{Checked, Checker, limits, positive};
-use crate::model::{Period, Spec};
+use crate::model::{Period, SecretRef, Spec};
 
 /// The longest command, in bytes: far below what a kernel passes to a program.
 const MAX_COMMAND: usize = 32 * 1024;
@@ -109,7 +109,7 @@ fn variables(
     checker: &Checker<'_>,
     at: &[String],
     env: &BTreeMap<String, String>,
-    secrets: &[SecretName],
+    secrets: &[SecretRef],
 ) -> Checked {
     if env.len() > MAX_VARIABLES {
         let at: Vec<&str> = at.iter().map(String::as_str).collect();
@@ -132,7 +132,18 @@ fn variables(
                     .replacen("secret name", "variable name", 1);
                 checker.fail(&at, message, Some("the platform sets `PORT`, `PATH`, `HOME`, `LD_*` and `ONDOL_*` itself; see `build.path`"))?;
             }
-            Ok(name) if secrets.contains(&name) => {
+            Ok(name)
+                if secrets
+                    .iter()
+                    .any(|secret| secret.variable() == name.as_str() && secret.name != name) =>
+            {
+                checker.fail(
+                    &at,
+                    "this variable has the path of a secret's file",
+                    Some("rename the variable or the secret"),
+                )?;
+            }
+            Ok(name) if secrets.iter().any(|secret| secret.name == name) => {
                 checker.fail(
                     &at,
                     "there is a secret of this name",

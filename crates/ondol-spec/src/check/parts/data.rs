@@ -108,11 +108,27 @@ pub(in crate::check) fn names(spec: &Spec, checker: &Checker<'_>) -> Checked {
     }
     let mut seen = BTreeSet::new();
     for (index, secret) in spec.secrets.iter().enumerate() {
-        if !seen.insert(secret) {
+        let name = &secret.name;
+        if !seen.insert(name) {
             checker.fail(
                 &["secrets", &index.to_string()],
-                format!("`{secret}` is here twice"),
+                format!("`{name}` is here twice"),
                 None,
+            )?;
+        }
+        let file = spec
+            .secrets
+            .iter()
+            .find(|other| other.name != *name && other.variable() == name.as_str());
+        if let Some(file) = file {
+            let message = format!(
+                "the variable `{name}` has the path of the file of secret `{}`",
+                file.name
+            );
+            checker.fail(
+                &["secrets", &index.to_string()],
+                message,
+                Some("rename one of the two"),
             )?;
         }
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ondol_auth::Ctx;
 use ondol_data::DataService;
-use ondol_deploy::{DeployRequest, DeployService, ModelRef, Reason, RolloutState};
+use ondol_deploy::{
+    DeployError, DeployRequest, DeployService, ModelRef, Preview, Reason, Requested, RolloutState,
+};
 use ondol_ml::{Judgement, Lineage, Models, NewVersion, VersionState, metrics_file};
 use ondol_pipeline::model::Trigger;
 use ondol_pipeline::{Action, ActionCtx, ActionOutcome, Actions};
@@ -311,10 +313,19 @@ impl Action for Deploy {
             })
         });
         let caller = system(&self.clock, &ctx.run.author);
+        let preview = preview_of(&ctx.run, &ctx.spec)?;
+        let environment = match &preview {
+            Some(preview) => Preview::environment_of(&preview.branch),
+            None => EnvironmentName::production(),
+        };
+        if let Some(preview) = &preview {
+            introduce(ctx, preview, &environment);
+        }
         let request = DeployRequest {
             key: ctx.step.id.to_string(),
             project: ctx.run.project.clone(),
-            environment: environment_of(&ctx.run)?,
+            environment: environment.clone(),
+            preview,
             reason: if matches!(ctx.run.trigger, Trigger::Data { .. }) {
                 Reason::Data
             } else {
@@ -328,7 +339,13 @@ impl Action for Deploy {
             chain: Some(ctx.run.chain.clone()),
             author: Some(ctx.run.author.clone()),
         };
-        let requested = self.deploy.request(&caller, request).await?;
+        let requested = match self.request(ctx, &caller, request).await {
+            Ok(requested) => requested,
+            Err(gone @ DeployError::BranchGone { .. }) => {
+                return Ok(ActionOutcome::Skipped(gone.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let mut said = String::new();
         loop {
             let rollout = self.deploy.wait(&caller, requested.rollout, LOOK).await?;
@@ -336,7 +353,8 @@ impl Action for Deploy {
                 ctx.log.line(&rollout.message);
                 said.clone_from(&rollout.message);
             }
-            let outputs = json!({ "rollout": rollout.id, "release": rollout.to });
+            let outputs =
+                json!({ "rollout": rollout.id, "release": rollout.to, "environment": environment });
             match rollout.state {
                 RolloutState::Done => return Ok(ActionOutcome::Success(outputs)),
                 RolloutState::Held => {
@@ -367,34 +385,66 @@ impl Action for Deploy {
     }
 }
 
-/// Production for what may go there; a branch that asks for a preview has an environment named
-/// after it.
-fn environment_of(run: &ondol_pipeline::model::Run) -> Result<EnvironmentName, Problem> {
-    let preview = run
-        .branch
-        .as_deref()
-        .filter(|_| !run.trigger.is_production());
-    let Some(branch) = preview else {
-        return Ok(EnvironmentName::production());
-    };
-    let mut label = String::from("preview-");
-    for c in branch.to_lowercase().chars().take(48) {
-        let c = if c.is_ascii_alphanumeric() { c } else { '-' };
-        if c != '-' || !label.ends_with('-') {
-            label.push(c);
+impl Deploy {
+    /// Asks for the rollout. An environment that is being removed is waited for: its branch was
+    /// deleted and pushed again.
+    async fn request(
+        &self,
+        ctx: &ActionCtx,
+        caller: &Ctx,
+        request: DeployRequest,
+    ) -> Result<Requested, DeployError> {
+        let mut said = false;
+        loop {
+            match self.deploy.request(caller, request.clone()).await {
+                Err(removing @ DeployError::Removing { .. }) if !ctx.cancel.is_cancelled() => {
+                    if !said {
+                        ctx.log.line(format!("{removing}; waiting for its end"));
+                        said = true;
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+                answer => return answer,
+            }
         }
     }
-    let label = if label == "preview-" {
-        "preview"
-    } else {
-        label.trim_end_matches('-')
-    };
-    label.parse().map_err(|error| {
-        Problem::internal(
-            format!("branch `{branch}` gives no environment name"),
-            error,
+}
+
+/// The preview that a run is for; `None` for what may go to production.
+fn preview_of(
+    run: &ondol_pipeline::model::Run,
+    spec: &ondol_spec::Spec,
+) -> Result<Option<Preview>, Problem> {
+    if run.trigger.is_production() {
+        return Ok(None);
+    }
+    let branch = run.branch.clone().ok_or_else(|| {
+        Problem::new(
+            ErrorKind::Internal,
+            "pipeline.action.branch",
+            "the run is not for production, and has no branch either",
         )
-    })
+    })?;
+    Ok(Some(Preview {
+        branch,
+        expire: spec.previews.expire.duration(),
+    }))
+}
+
+fn introduce(ctx: &ActionCtx, preview: &Preview, environment: &EnvironmentName) {
+    ctx.log.line(format!(
+        "a preview of branch `{}`, in the environment `{environment}`; it goes with the branch, or {} after the last push",
+        preview.branch, ctx.spec.previews.expire
+    ));
+    let hosts = ctx
+        .spec
+        .service
+        .as_ref()
+        .is_some_and(|service| !service.hosts.is_empty());
+    if hosts {
+        ctx.log
+            .line("the hosts of `service.hosts` stay with production");
+    }
 }
 
 /// What helps to find the cause, for the log of the step.

@@ -11,7 +11,7 @@ use ondol_auth::Ctx;
 use ondol_git::{PushProgress, Pushed};
 use ondol_pipeline::model::{Run, RunOutcome, RunState, StepOutcome, StepState};
 use ondol_pipeline::{Pipeline, RunDetail, RunFilter};
-use ondol_types::{Clock, ProjectName, RunId};
+use ondol_types::{Clock, EnvironmentName, ProjectName, RunId};
 use ondol_workload::{LogPosition, LogQuery};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -199,13 +199,16 @@ impl View<'_> {
         let deployed = detail
             .steps
             .iter()
-            .find(|step| step.name.as_str() == "deploy")
-            .and_then(|step| step.outcome);
+            .find(|step| step.name.as_str() == "deploy");
+        let environment = deployed
+            .and_then(|step| step.outputs.as_ref()?["environment"].as_str()?.parse().ok())
+            .unwrap_or_else(EnvironmentName::production);
+        let deployed = deployed.and_then(|step| step.outcome);
         let line = match (run.outcome?, deployed) {
             (RunOutcome::Success, Some(StepOutcome::Success)) => {
                 format!(
                     "live at {}  (run #{}{took})",
-                    self.places.application(self.project),
+                    self.places.environment(self.project, &environment),
                     run.number
                 )
             }
