@@ -12,6 +12,9 @@
 //! - [`Housekeeping`]: retention, grants and secrets of deleted projects, key rotation.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod housekeeping;
 mod http;
 mod keys;
@@ -22,7 +25,7 @@ mod tokens;
 
 pub use error::AuthError;
 pub use housekeeping::{Housekeeping, Swept};
-pub use http::{Authenticator, Credential, HostPolicy};
+pub use http::{Authenticator, Credential, HostPolicy, is_from_another_site};
 pub use model::{
     Action, Ctx, Denied, Grant, Principal, PrincipalKind, Resource, Role, RoleError, VisibleScope,
     decide, visible_scope,

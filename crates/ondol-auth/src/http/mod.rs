@@ -7,6 +7,7 @@
 
 mod host;
 mod limiter;
+mod site;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 
 pub use host::HostPolicy;
 use limiter::FailureLimiter;
+pub use site::is_from_another_site;
 
 use crate::error::AuthError;
 use crate::model::Principal;
