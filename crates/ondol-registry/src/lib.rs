@@ -11,6 +11,9 @@
 //! opens nothing.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod image;
 mod model;

@@ -2,6 +2,7 @@
 
 mod base;
 mod build;
+mod extensions;
 mod layer;
 mod relocate;
 mod unpack;
@@ -9,3 +10,6 @@ mod unpack;
 pub use build::{BuildRequest, Built, HOST_LABEL};
 pub use layer::Keep;
 pub use unpack::Unpacked;
+
+#[cfg(any(test, fuzzing))]
+pub use unpack::fuzz as fuzz_layer;
