@@ -1,6 +1,6 @@
 //! Fuzz targets over what clients push, what foreign registries answer, and what layers hold.
 
-pub use crate::image::fuzz_layer as layer;
+pub use crate::image::{fuzz_layer as layer, fuzz_reference};
 use crate::model::{Manifest, Reference, Repository};
 use crate::service::RegistryService;
 
@@ -11,6 +11,7 @@ pub fn manifest(data: &[u8]) {
     let (line, body) = data.split_at(end.unwrap_or(data.len()));
     if let Ok(text) = std::str::from_utf8(line) {
         crate::http::fuzz_path(text);
+        fuzz_reference(text);
         if let Ok(repository) = text.parse::<Repository>() {
             assert_eq!(repository.to_string(), text);
             assert!(!text.contains("..") && !text.starts_with(['/', '-']));
