@@ -14,6 +14,9 @@
 
 pub mod auto;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 mod learn;
 pub mod metrics_file;
