@@ -3,7 +3,7 @@ CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 export ONDOL_BIN := $(abspath $(TARGET))/release/ondol
 
-.PHONY: setup build demo test check fresh tests unit e2e bench reference
+.PHONY: setup build demo test check fresh tests unit e2e bench fuzz reference
 
 setup: ## install what is missing, or say what to install
 	@scripts/setup.sh $(SETUP)
@@ -37,6 +37,9 @@ e2e: build ## the end-to-end tests alone
 
 bench: build ## print our figures and the rivals' from the same run
 	@scripts/bench.sh
+
+fuzz: ## fuzz each parser of outside bytes for FUZZ_SECONDS (60); needs `cargo install cargo-fuzz`
+	@scripts/fuzz.sh $(TARGETS)
 
 reference: build ## write the generated pages of docs/
 	$(ONDOL_BIN) reference cli > docs/cli.md

@@ -5,6 +5,9 @@ pub mod client;
 mod commit;
 mod content;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 pub mod model;
 mod owner;

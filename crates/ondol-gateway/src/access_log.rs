@@ -184,17 +184,17 @@ impl Lines {
         text.extend_from_slice(b",\"method\":\"");
         escape(text, entry.method.as_str().as_bytes());
         text.extend_from_slice(b"\",\"path\":\"");
-        escape(text, entry.uri.path().as_bytes());
+        escape(text, cut(entry.uri.path().as_bytes()));
         if let Some(query) = entry.uri.query() {
             text.push(b'?');
             if self.with_query {
-                escape(text, query.as_bytes());
+                escape(text, cut(query.as_bytes()));
             } else {
                 for (index, pair) in query.split('&').take(32).enumerate() {
                     if index > 0 {
                         text.push(b'&');
                     }
-                    escape(text, pair.split('=').next().unwrap_or("").as_bytes());
+                    escape(text, cut(pair.split('=').next().unwrap_or("").as_bytes()));
                     if pair.contains('=') {
                         text.push(b'=');
                     }
@@ -219,6 +219,14 @@ impl Lines {
         escape(text, entry.request_id.as_bytes());
         text.extend_from_slice(b"\"}\n");
     }
+}
+
+/// The most bytes of a path or a query's part that a line keeps: a stranger chooses them, and could
+/// push everything else out of the log.
+const MAX_TEXT: usize = 2 * 1024;
+
+fn cut(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(MAX_TEXT)]
 }
 
 fn escape(text: &mut Vec<u8>, bytes: &[u8]) {

@@ -5,6 +5,9 @@ mod client;
 mod config;
 mod control;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gateway;
 mod keeper;
 mod proxy;

@@ -2,6 +2,9 @@
 
 mod checkout;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod hook;
 mod http;
 mod maintenance;

@@ -2,6 +2,9 @@
 
 pub mod auto;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 mod learn;
 pub mod metrics_file;

@@ -3,6 +3,9 @@
 mod error;
 mod events;
 mod follow;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod junit;
 mod log;
 mod logs;

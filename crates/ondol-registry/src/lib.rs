@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod image;
 mod model;

@@ -6,6 +6,9 @@ mod derive;
 mod detect;
 mod error;
 pub mod expr;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod model;
 mod nearest;
 mod node;

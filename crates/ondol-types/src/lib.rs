@@ -5,6 +5,9 @@ mod crash;
 mod digest;
 mod error;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 mod name;
 mod path;

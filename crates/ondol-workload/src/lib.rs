@@ -6,6 +6,9 @@ mod cgroup;
 pub mod conformance;
 pub mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod home;
 pub mod listening;
 pub mod log;

@@ -216,6 +216,27 @@ pub(crate) fn write_line(mut output: impl Write, value: &impl Serialize) -> io::
     output.flush()
 }
 
+/// An order is carried out whole or not at all, and is the same after it was sent again.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(data: &[u8]) {
+    if let Ok(order) = LaunchOrder::read(data) {
+        let sent = order.encode().expect("an order can be written");
+        let again = LaunchOrder::read(&sent.expose()[..]).expect("what was sent is read");
+        assert!(
+            again
+                .encode()
+                .is_ok_and(|again| again.expose() == sent.expose())
+        );
+    }
+    let _ = serde_json::from_slice::<LaunchReply>(data);
+    let _ = serde_json::from_slice::<Response>(data);
+    if let Ok(request) = serde_json::from_slice::<Request>(data) {
+        let mut line = Vec::new();
+        write_line(&mut line, &request).expect("it is written to memory");
+        assert!(line.ends_with(b"\n") && serde_json::from_slice::<Request>(&line).is_ok());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

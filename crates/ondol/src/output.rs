@@ -80,11 +80,13 @@ pub(crate) fn state(word: &str) -> String {
 
 /// Prints a line of data. A reader that went away ends the program quietly.
 pub(crate) fn line(text: impl AsRef<str>) {
+    let text = if style().terminal {
+        tame(text.as_ref())
+    } else {
+        text.as_ref().to_owned()
+    };
     let mut out = std::io::stdout().lock();
-    if writeln!(out, "{}", text.as_ref())
-        .and_then(|()| out.flush())
-        .is_err()
-    {
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
         #[expect(
             clippy::exit,
             reason = "nobody reads any more: `ondol events | head` must end"
@@ -105,7 +107,7 @@ pub(crate) fn json_line(value: &Value) {
 
 /// A remark for the person, not for the program that reads stdout.
 pub(crate) fn note(text: impl AsRef<str>) {
-    eprintln!("{}", text.as_ref());
+    eprintln!("{}", tame(text.as_ref()));
 }
 
 /// Prints a failure: what, why, and what to do.
@@ -123,16 +125,16 @@ pub(crate) fn failure(failure: &Failure) {
     } else {
         "error:"
     };
-    eprintln!("{label} {}", failure.message);
+    eprintln!("{label} {}", tame(&failure.message));
     let mut last = failure.message.as_str();
     for cause in &failure.causes {
         if cause != last {
-            eprintln!("  cause: {cause}");
+            eprintln!("  cause: {}", tame(cause));
         }
         last = cause;
     }
     if let Some(hint) = &failure.hint {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", tame(hint));
     }
 }
 
@@ -187,6 +189,27 @@ fn strip(text: &str) -> String {
 /// Hangul and other East Asian letters fill two columns of a terminal.
 fn is_wide(c: char) -> bool {
     matches!(c as u32, 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xff00..=0xff60)
+}
+
+/// Everything that a terminal gets passes here: texts of others (subjects of commits, names, what a
+/// server answers) may carry orders to it. Only colours are left, which are what Ondol itself adds.
+fn tame(text: &str) -> String {
+    let mut tamed = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let colour = rest.strip_prefix("\x1b[").and_then(|inside| {
+            let end = inside.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
+            inside[end..].starts_with('m').then_some(2 + end + 1)
+        });
+        let length = colour.unwrap_or(c.len_utf8());
+        if colour.is_none() && c.is_control() && !matches!(c, '\n' | '\t') {
+            tamed.push('\u{fffd}');
+        } else {
+            tamed.push_str(&rest[..length]);
+        }
+        rest = &rest[length..];
+    }
+    tamed
 }
 
 /// Text from a workload, without the control characters that could repaint a terminal.
@@ -249,6 +272,30 @@ mod tests {
         assert_eq!(seconds(7_260.0), "2 h 01 min");
         assert_eq!(bytes(512.0), "512 B");
         assert_eq!(bytes(1_536.0), "1.5 KiB");
+    }
+
+    #[test]
+    fn a_terminal_gets_no_orders_from_texts_of_others() {
+        assert_eq!(
+            tame("\x1b[31mred\x1b[0m 한글\n\tx"),
+            "\x1b[31mred\x1b[0m 한글\n\tx"
+        );
+        for order in [
+            "\x1b]52;c;cm0gLXJm\x07",
+            "\x1b]8;;http://evil.example\x1b\\link",
+            "\x1b[2J",
+            "\x1b[1A\r",
+            "\u{9b}31m",
+            "\x1b",
+            "\x1b[31",
+            "a\x08b",
+        ] {
+            let tamed = tame(order);
+            assert!(
+                !tamed.contains(['\x1b', '\u{9b}', '\x07', '\r', '\x08']),
+                "{order:?}"
+            );
+        }
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl HostPolicy {
         let host = host.to_ascii_lowercase();
         let name = match host.strip_prefix('[') {
             Some(rest) => match rest.split_once(']') {
-                Some((address, _)) => address,
-                None => return false,
+                Some((address, port)) if is_port_or_nothing(port) => address,
+                _ => return false,
             },
             None => match host.rsplit_once(':') {
                 Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -57,6 +57,10 @@ impl HostPolicy {
                 None => &host,
             },
         };
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+        if !name.bytes().all(plain) {
+            return false;
+        }
         let name = name.trim_end_matches('.');
         if name.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost") {
             return true;
@@ -67,6 +71,13 @@ impl HostPolicy {
                     .strip_prefix('*')
                     .is_some_and(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
         })
+    }
+}
+
+fn is_port_or_nothing(text: &str) -> bool {
+    match text.strip_prefix(':') {
+        Some(port) => port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => text.is_empty(),
     }
 }
 
@@ -101,6 +112,9 @@ mod tests {
             "ondol.example.org:x",
             "[::1",
             "a@localhost:x",
+            "a@web.localhost",
+            "[::1].evil.example",
+            "[::1]:evil",
             "",
         ] {
             assert!(!policy.allowed_host(bad), "{bad}");

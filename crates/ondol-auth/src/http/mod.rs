@@ -7,6 +7,7 @@
 
 mod host;
 mod limiter;
+mod site;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 
 pub use host::HostPolicy;
 use limiter::FailureLimiter;
+pub use site::is_from_another_site;
 
 use crate::error::AuthError;
 use crate::model::Principal;

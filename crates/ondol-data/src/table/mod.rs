@@ -7,6 +7,7 @@
 mod cell;
 mod csv;
 mod jsonl;
+mod pages;
 mod parquet;
 mod profile;
 mod sketch;
@@ -167,6 +168,63 @@ fn check_columns(names: &[String]) -> Result<(), TableFault> {
         }
     }
     Ok(())
+}
+
+/// The first byte chooses the format. A table has in every row a cell for each column, rows are
+/// counted without a gap, and reading it twice says the same.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(data: &[u8]) {
+    struct Checked {
+        profile: Profiler,
+        columns: usize,
+        rows: u64,
+    }
+    impl Rows for Checked {
+        fn columns(&mut self, names: &[String]) -> Result<(), TableFault> {
+            assert!(names.len() > self.columns || self.rows == 0);
+            assert!(names.len() <= MAX_COLUMNS);
+            self.columns = names.len();
+            self.profile.columns(names)
+        }
+
+        fn row(&mut self, place: Place, cells: &[Cell<'_>]) -> Result<bool, TableFault> {
+            assert_eq!(cells.len(), self.columns);
+            assert_eq!(place.row, self.rows + 1);
+            self.rows = place.row;
+            self.profile.row(place, cells)?;
+            Ok(self.rows < 10_000)
+        }
+    }
+    // The hook of `cargo fuzz` ends the process before a caught panic is caught.
+    #[cfg(fuzzing)]
+    std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
+    let Some((&choice, bytes)) = data.split_first() else {
+        return;
+    };
+    let format = match choice % 4 {
+        0 => Format::Csv,
+        1 => Format::Tsv,
+        2 => Format::Jsonl,
+        _ => Format::Parquet,
+    };
+    let path: RelPath = "t".parse().expect("it is a path");
+    let run = |source: Source| {
+        let mut rows = Checked {
+            profile: Profiler::new(true),
+            columns: 0,
+            rows: 0,
+        };
+        let outcome = read(format, source, &mut rows);
+        let profile = serde_json::to_string(&rows.profile.finish(path.clone(), format));
+        (
+            outcome.map_err(|fault| fault.problem),
+            profile.expect("a profile can be written"),
+        )
+    };
+    let bytes = bytes::Bytes::copy_from_slice(bytes);
+    let whole = run(Source::Bytes(bytes.clone()));
+    let stream = run(Source::Stream(Box::new(std::io::Cursor::new(bytes))));
+    assert_eq!(whole, stream);
 }
 
 #[cfg(test)]

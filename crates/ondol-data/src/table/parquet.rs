@@ -1,12 +1,15 @@
 //! Parquet by its record interface. Nested values are kept as their text.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, FileReader, SerializedFileReader};
 use parquet::record::Field;
 
-use super::{Cell, Place, Rows, check_columns, empty};
+use super::{Cell, Place, Rows, check_columns, empty, pages};
 use crate::error::TableFault;
 
-fn malformed(row: Option<u64>, error: &parquet::errors::ParquetError) -> TableFault {
+fn malformed(row: Option<u64>, error: &ParquetError) -> TableFault {
     TableFault {
         row,
         line: None,
@@ -17,14 +20,46 @@ fn malformed(row: Option<u64>, error: &parquet::errors::ParquetError) -> TableFa
     }
 }
 
-pub(super) fn read(
-    input: impl ChunkReader + 'static,
-    rows: &mut dyn Rows,
-) -> Result<(), TableFault> {
+/// Runs a step of the library, which panics at some files that contradict themselves.
+fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(step))
+        .unwrap_or_else(|_| Err(ParquetError::General("it contradicts itself".to_owned())))
+}
+
+/// A file whose bytes can be read at any place, twice: headers first.
+pub(super) trait Whole: ChunkReader + 'static {
+    fn again(&self) -> std::io::Result<Self>
+    where
+        Self: Sized;
+}
+
+impl Whole for bytes::Bytes {
+    fn again(&self) -> std::io::Result<Self> {
+        Ok(self.clone())
+    }
+}
+
+impl Whole for std::fs::File {
+    fn again(&self) -> std::io::Result<Self> {
+        self.try_clone()
+    }
+}
+
+pub(super) fn read(input: impl Whole, rows: &mut dyn Rows) -> Result<(), TableFault> {
     if input.len() == 0 {
         return Err(empty("it is empty"));
     }
-    let reader = SerializedFileReader::new(input).map_err(|error| malformed(None, &error))?;
+    let again = input.again().map_err(|error| super::unreadable(&error))?;
+    let reader =
+        guarded(|| SerializedFileReader::new(again)).map_err(|error| malformed(None, &error))?;
+    pages::check(&input, reader.metadata()).map_err(|problem| TableFault {
+        row: None,
+        line: None,
+        column: None,
+        problem,
+        code: "data.table.unfolds",
+        hint: "write the file with smaller pages and values",
+    })?;
     let metadata = reader.metadata().file_metadata();
     let names: Vec<String> = metadata
         .schema_descr()
@@ -41,14 +76,17 @@ pub(super) fn read(
         ..fault
     })?;
     rows.columns(&names)?;
-    let all = reader
-        .get_row_iter(None)
-        .map_err(|error| malformed(None, &error))?;
-    for (at, row) in all.enumerate() {
-        let number = at as u64 + 1;
-        let row = row.map_err(|error| malformed(Some(number), &error))?;
+    let mut all = guarded(|| reader.get_row_iter(None)).map_err(|error| malformed(None, &error))?;
+    let mut number = 0;
+    loop {
+        number += 1;
+        let row =
+            guarded(|| all.next().transpose()).map_err(|error| malformed(Some(number), &error))?;
+        let Some(row) = row else { break };
         let fields: Vec<&Field> = row.get_column_iter().map(|(_, field)| field).collect();
-        let texts: Vec<Option<String>> = fields.iter().map(|field| text(field)).collect();
+        let texts: Vec<Option<String>> =
+            guarded(|| Ok(fields.iter().map(|field| text(field)).collect()))
+                .map_err(|error| malformed(Some(number), &error))?;
         let cells: Vec<Cell<'_>> = fields
             .iter()
             .zip(&texts)

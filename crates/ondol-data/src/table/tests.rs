@@ -135,6 +135,15 @@ fn json_lines_grow_columns_and_name_bad_lines() {
     );
 }
 
+#[test]
+fn a_small_file_that_unfolds_to_the_memory_of_the_machine_is_refused() {
+    let bomb =
+        include_bytes!("../../../../fuzz/corpus/data_table/parquet-one-value-of-700-megabytes");
+    // The first byte of a fuzzed input names the format.
+    let fault = fault(Format::Parquet, &bomb[1..]);
+    assert_eq!(fault.code, "data.table.unfolds", "{}", fault.problem);
+}
+
 fn parquet_file() -> Vec<u8> {
     let field = |name, physical, converted| {
         Arc::new(

@@ -16,5 +16,16 @@ pub(crate) use node::Node;
 pub(crate) use node::StoredFile;
 pub(crate) use read::{Tree, chunks_of};
 
+/// A node is the same after it was written again, and no larger than its bytes allow.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(data: &[u8]) {
+    let Ok(decoded) = node::Node::decode(data) else {
+        return;
+    };
+    let written = decoded.encode();
+    assert!(written.len() <= data.len());
+    assert_eq!(node::Node::decode(&written).as_ref(), Ok(&decoded));
+}
+
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::account::Account;
 use crate::routing::WorkerReplica;
+use crate::server::Offer;
 use crate::upstream::{Connection, Decoded, Decoder, Pump, PumpFailure};
 
 /// The replica broke off; the client's connection ends with it, so that it notices.
@@ -39,6 +40,8 @@ pub(crate) struct Stream {
     /// The socket of a request that is still being sent while its answer comes.
     pub(crate) sending: Option<Arc<TcpStream>>,
     pub(crate) broken: bool,
+    /// Watches an HTTP/2 client, whose stream can be closed to us while its socket is not.
+    pub(crate) offer: Option<Arc<Offer>>,
 }
 
 impl GatewayBody {
@@ -64,7 +67,16 @@ impl Body for GatewayBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match &mut self.0 {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Stream(stream) => stream.poll_frame(cx),
+            Kind::Stream(stream) => {
+                let frame = stream.poll_frame(cx);
+                if let Some(offer) = &stream.offer {
+                    match &frame {
+                        Poll::Pending => offer.taken(),
+                        Poll::Ready(_) => offer.made(),
+                    }
+                }
+                frame
+            }
         }
     }
 

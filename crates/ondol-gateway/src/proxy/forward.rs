@@ -73,11 +73,13 @@ pub(crate) fn wanted_upgrade(parts: &Parts) -> Option<HeaderValue> {
         .get_all(header::CONNECTION)
         .iter()
         .any(|value| has_token(value.as_bytes(), b"upgrade"));
-    // A change to HTTP/2 is between the client and us, and clients get it by asking directly.
-    let ours = protocol
-        .as_bytes()
-        .get(..2)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));
+    // A change to HTTP/2 is between the client and us, and clients get it by asking directly: in
+    // a tunnel, requests would pass that nobody has cleaned. A list could hide it.
+    let ours = protocol.as_bytes().contains(&b',')
+        || protocol
+            .as_bytes()
+            .get(..2)
+            .is_some_and(|start| start.eq_ignore_ascii_case(b"h2"));
     (asked && !ours).then(|| protocol.clone())
 }
 
@@ -104,30 +106,57 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Header fields whose truth only the gateway knows.
-fn is_forwarding(name: &str) -> bool {
-    // Some application servers read `_` as `-`, so both spellings count.
-    let same = |known: &str| {
+/// Whether a name is one of `known`. Some application servers read `_` as `-`, so both count.
+fn is_spelling_of(name: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| {
         name.len() == known.len()
             && name
                 .bytes()
                 .zip(known.bytes())
                 .all(|(byte, wanted)| byte == wanted || (byte == b'_' && wanted == b'-'))
-    };
-    name.starts_with('x')
-        && [
-            "x-forwarded-for",
-            "x-forwarded-proto",
-            "x-forwarded-host",
-            "x-forwarded-prefix",
-            "x-forwarded-port",
-            "x-forwarded-server",
-            "x-forwarded-ssl",
-            "x-real-ip",
-            "x-request-id",
-        ]
-        .iter()
-        .any(|known| same(known))
+    })
+}
+
+/// Fields that the gateway writes itself, whoever stands before it.
+const OURS: [&str; 6] = [
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// What says where a message ends or where it is for, which is written anew.
+const FRAMING: [&str; 3] = ["content-length", "transfer-encoding", "host"];
+
+/// Header fields whose truth only the gateway knows, or a proxy before it that is trusted.
+fn is_forwarding(name: &str, trusted: bool) -> bool {
+    let claim = name
+        .get(.."x-forwarded".len())
+        .is_some_and(|start| is_spelling_of(start, &["x-forwarded"]));
+    is_spelling_of(name, &OURS) || (claim && !trusted)
+}
+
+/// Whether a field may not pass in the head or behind the body.
+fn is_kept_back(name: &HeaderName, trusted: bool) -> bool {
+    is_hop_by_hop(name)
+        || is_forwarding(name.as_str(), trusted)
+        || is_spelling_of(name.as_str(), &FRAMING)
+        || *name == header::FORWARDED
+}
+
+/// Takes out of the fields behind a body what may not pass before it either: some servers put
+/// both together.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let kept_back: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| is_kept_back(name, false))
+        .cloned()
+        .collect();
+    for name in kept_back {
+        trailers.remove(name);
+    }
 }
 
 /// Names that a `Connection` field declares to be hop-by-hop.
@@ -181,7 +210,6 @@ pub(crate) fn write_request_head(
     let mut cookies: Option<BytesMut> = None;
     for (name, value) in &parts.headers {
         match *name {
-            header::HOST | header::CONTENT_LENGTH | header::FORWARDED => continue,
             header::EXPECT if forwarding.framing == Framing::None => continue,
             // HTTP/2 may split cookies into fields; HTTP/1.1 has one.
             header::COOKIE if parts.version == Version::HTTP_2 => {
@@ -194,7 +222,7 @@ pub(crate) fn write_request_head(
             }
             _ => {}
         }
-        if is_hop_by_hop(name) || is_forwarding(name.as_str()) || named.contains(name) {
+        if is_kept_back(name, forwarding.trusted) || named.contains(name) {
             continue;
         }
         put_field(out, name.as_str(), value.as_bytes());
@@ -231,21 +259,21 @@ pub(crate) fn write_request_head(
 fn write_forwarding(out: &mut BytesMut, headers: &HeaderMap, forwarding: Forwarding<'_>) {
     let claimed = |name: &str| {
         if forwarding.trusted {
-            headers.get(name)
+            headers.get_all(name).iter().next_back()
         } else {
             None
         }
     };
-    match claimed("x-forwarded-for") {
-        Some(chain) => {
-            out.put_slice(b"x-forwarded-for: ");
+    out.put_slice(b"x-forwarded-for: ");
+    if forwarding.trusted {
+        // The last field is the trusted proxy's own; those before it may be the client's.
+        for chain in headers.get_all("x-forwarded-for") {
             out.put_slice(chain.as_bytes());
             out.put_slice(b", ");
-            out.put_slice(forwarding.peer.as_bytes());
-            out.put_slice(b"\r\n");
         }
-        None => put_field(out, "x-forwarded-for", forwarding.peer.as_bytes()),
     }
+    out.put_slice(forwarding.peer.as_bytes());
+    out.put_slice(b"\r\n");
     let proto = claimed("x-forwarded-proto").map_or(b"http".as_slice(), HeaderValue::as_bytes);
     put_field(out, "x-forwarded-proto", proto);
     let host =
@@ -299,9 +327,149 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, status: StatusCode, prefix
     }
 }
 
+/// See [`super::fuzz_request`].
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(data: &[u8]) {
+    let Some((&choice, bytes)) = data.split_first() else {
+        return;
+    };
+    let mut fields = [httparse::EMPTY_HEADER; 100];
+    let mut parsed = httparse::Request::new(&mut fields);
+    if !matches!(parsed.parse(bytes), Ok(httparse::Status::Complete(_))) {
+        return;
+    }
+    let mut builder = http::Request::builder()
+        .method(parsed.method.unwrap_or("GET"))
+        .uri(parsed.path.unwrap_or("/"));
+    for field in parsed.headers.iter() {
+        builder = builder.header(field.name, field.value);
+    }
+    let Ok(request) = builder.body(()) else {
+        return;
+    };
+    let mut parts = request.into_parts().0;
+    if choice & 1 != 0 {
+        parts.version = Version::HTTP_2;
+    }
+    let Ok(host) = request_host(&parts) else {
+        return;
+    };
+    if crate::routing::normalize_host(host).is_none() {
+        return;
+    }
+    let upgrade = wanted_upgrade(&parts);
+    let forwarding = Forwarding {
+        host,
+        peer: "192.0.2.7",
+        prefix: "",
+        trusted: choice & 2 != 0,
+        request_id: &HeaderValue::from_static("req_1"),
+        framing: match choice >> 2 & 3 {
+            0 => Framing::None,
+            1 => Framing::Length(7),
+            _ => Framing::Chunked,
+        },
+        upgrade: upgrade.as_ref(),
+    };
+    let mut out = BytesMut::new();
+    if write_request_head(&mut out, &parts, forwarding).is_err() {
+        return;
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 400];
+    let mut seen = httparse::Request::new(&mut fields);
+    let read = seen.parse(&out).expect("what is written is a request");
+    assert_eq!(read, httparse::Status::Complete(out.len()), "one request");
+    assert_eq!(seen.method, Some(parts.method.as_str()));
+    let values = |wanted: &str| -> Vec<&[u8]> {
+        seen.headers
+            .iter()
+            .filter(|field| field.name.replace('_', "-").eq_ignore_ascii_case(wanted))
+            .map(|field| field.value)
+            .collect()
+    };
+    assert_eq!(values("host"), [host.as_bytes()]);
+    let framed = values("content-length").len() + values("transfer-encoding").len();
+    assert!(framed <= 1 && (forwarding.framing == Framing::None || framed == 1));
+    for name in [
+        "x-forwarded-for",
+        "x-real-ip",
+        "x-forwarded-proto",
+        "x-request-id",
+    ] {
+        assert_eq!(values(name).len(), 1, "{name}");
+    }
+    assert!(values("forwarded").is_empty());
+    assert!(values("x-forwarded-for")[0].ends_with(b"192.0.2.7"));
+    if !forwarding.trusted {
+        assert_eq!(values("x-forwarded-for"), [b"192.0.2.7"]);
+        assert_eq!(values("x-real-ip"), [b"192.0.2.7"]);
+    }
+    if let Some(protocol) = upgrade {
+        assert!(!protocol.as_bytes().to_ascii_lowercase().starts_with(b"h2"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upgrade_to_http2_is_not_hidden_in_a_list() {
+        for protocol in ["h2c", "H2C", "websocket, h2c", "foo,h2c"] {
+            let request = http::Request::get("/")
+                .header("connection", "upgrade")
+                .header("upgrade", protocol)
+                .body(())
+                .unwrap();
+            assert_eq!(wanted_upgrade(&request.into_parts().0), None, "{protocol}");
+        }
+    }
+
+    #[test]
+    fn framing_and_claims_in_other_spellings_and_in_trailers_do_not_pass() {
+        let forged = [
+            ("content_length", "5"),
+            ("transfer_encoding", "chunked"),
+            ("x_forwarded_user", "admin"),
+            ("x-forwarded-user", "admin"),
+            ("x-forwarded_for", "6.6.6.6"),
+            ("x-kept", "1"),
+        ];
+        let mut request = http::Request::get("/x");
+        let mut trailers = HeaderMap::new();
+        trailers.insert("host", HeaderValue::from_static("other"));
+        for (name, value) in forged {
+            request = request.header(name, value);
+            trailers.insert(name, HeaderValue::from_static(value));
+        }
+        let head = head_of(request.body(()).unwrap(), false, "");
+        for gone in ["content_length", "transfer_encoding", "admin", "6.6.6.6"] {
+            assert!(!head.contains(gone), "{gone} in {head}");
+        }
+        assert!(head.contains("x-kept: 1"));
+        clean_trailers(&mut trailers);
+        let left: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-kept"]);
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_comes_after_what_its_client_said() {
+        let request = http::Request::get("/x")
+            .header("x-forwarded-for", "6.6.6.6")
+            .header("x-forwarded-for", "192.0.2.1")
+            .header("x-forwarded-proto", "http")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-user", "kim")
+            .body(())
+            .unwrap();
+        let head = head_of(request, true, "");
+        assert!(
+            head.contains("x-forwarded-for: 6.6.6.6, 192.0.2.1, 10.0.0.9\r\n")
+                && head.contains("x-forwarded-proto: https\r\n")
+                && head.contains("x-forwarded-user: kim\r\n"),
+            "{head}"
+        );
+    }
 
     fn head_of(request: http::Request<()>, trusted: bool, prefix: &str) -> String {
         let parts = request.into_parts().0;

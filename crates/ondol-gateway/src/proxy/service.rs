@@ -68,6 +68,7 @@ pub(crate) async fn handle(
                 account,
                 sending: parts.sending,
                 broken: false,
+                offer: client.http2.then(|| client.state.offer()),
             };
             (status, headers, GatewayBody::stream(stream))
         }
@@ -110,6 +111,16 @@ async fn answer(
 ) -> Result<Answer, Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::Connect);
+    }
+    // The coding ends here, so what another coding below `chunked` means would be lost.
+    let codings = parts.headers.get_all(header::TRANSFER_ENCODING);
+    if codings.iter().any(|coding| {
+        !coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    }) {
+        return Err(Refusal::Bad("its transfer coding is not chunked alone"));
     }
     let route = find_route(client, account, parts).await?;
     let spec = &route.spec;

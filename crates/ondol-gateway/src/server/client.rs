@@ -6,8 +6,8 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -52,6 +52,29 @@ pub(crate) struct ConnectionState {
     head_since: AtomicU64,
     body_since: AtomicU64,
     write_since: AtomicU64,
+    finish_since: AtomicU64,
+    offers: Mutex<Vec<Weak<Offer>>>,
+}
+
+/// A part of an answer that an HTTP/2 client has not asked for yet. Such a client can close the
+/// window of each stream for itself, which the socket does not show.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    epoch: Instant,
+    since: AtomicU64,
+}
+
+impl Offer {
+    /// The client may take more from now on.
+    pub(crate) fn made(&self) {
+        let now = self.epoch.elapsed().as_millis() as u64 + 1;
+        self.since.store(now, Ordering::Relaxed);
+    }
+
+    /// The client takes what there is; now it is the replica that is waited for.
+    pub(crate) fn taken(&self) {
+        self.since.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Why a connection is too slow.
@@ -77,7 +100,25 @@ impl ConnectionState {
             head_since: AtomicU64::new(1),
             body_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
+            finish_since: AtomicU64::new(0),
+            offers: Mutex::default(),
         }
+    }
+
+    /// Watches whether the client takes an answer that is streamed to it.
+    pub(crate) fn offer(&self) -> Arc<Offer> {
+        let offer = Arc::new(Offer {
+            epoch: self.epoch,
+            since: AtomicU64::new(0),
+        });
+        offer.made();
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Streams end in any order; what is over goes when there is twice as much as needed.
+        if offers.len() == offers.capacity() {
+            offers.retain(|offer| offer.strong_count() > 0);
+        }
+        offers.push(Arc::downgrade(&offer));
+        offer
     }
 
     fn now(&self) -> u64 {
@@ -106,6 +147,7 @@ impl ConnectionState {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
         self.body_since.store(0, Ordering::Relaxed);
+        self.finish_since.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn end_request(&self) {
@@ -123,8 +165,18 @@ impl ConnectionState {
             let since = since.load(Ordering::Relaxed);
             since != 0 && now.saturating_sub(since) > limit.as_millis() as u64
         };
+        let refused_offer = || {
+            let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+            offers.retain(|offer| offer.strong_count() > 0);
+            offers
+                .iter()
+                .filter_map(Weak::upgrade)
+                .any(|offer| longer(&offer.since, limits.stall_timeout))
+        };
         if longer(&self.write_since, limits.stall_timeout)
             || longer(&self.body_since, limits.stall_timeout)
+            || longer(&self.finish_since, limits.stall_timeout)
+            || refused_offer()
         {
             return Some(Slow::Stalled);
         }
@@ -134,7 +186,14 @@ impl ConnectionState {
         if !self.http2.load(Ordering::Relaxed) && longer(&self.head_since, limits.head_timeout) {
             return Some(Slow::Stalled);
         }
-        longer(&self.idle_since, limits.idle_timeout).then_some(Slow::Idle)
+        if !longer(&self.idle_since, limits.idle_timeout) {
+            return None;
+        }
+        // Asked to end, an HTTP/2 client still has its say; it may not take forever.
+        let _ = self
+            .finish_since
+            .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        Some(Slow::Idle)
     }
 }
 

@@ -9,6 +9,6 @@ mod drain;
 mod janitor;
 mod worker;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Offer};
 pub(crate) use core::{Core, CoreParts, RetireOrder};
 pub(crate) use worker::{Phase, Shared, Worker, run as run_worker, stop as stop_worker};

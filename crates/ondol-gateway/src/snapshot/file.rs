@@ -113,7 +113,7 @@ impl SnapshotFile {
     }
 }
 
-fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, GatewayError> {
+pub(super) fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, GatewayError> {
     let failed = |error: serde_json::Error| GatewayError::protocol(error.to_string());
     let text = serde_json::to_string(snapshot).map_err(failed)?;
     let raw: &RawValue = serde_json::from_str(&text).map_err(failed)?;
@@ -148,7 +148,15 @@ fn read(path: &Path) -> Result<Option<Snapshot>, GatewayError> {
         )));
     }
     let bytes = fs::read(path).map_err(|source| GatewayError::io("read", path, source))?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| corrupted(error.to_string()))?;
+    decode(&bytes, path).map(Some)
+}
+
+pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<Snapshot, GatewayError> {
+    let corrupted = |reason: String| GatewayError::SnapshotCorrupted {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| corrupted(error.to_string()))?;
     let envelope: Envelope<'_> =
         serde_json::from_str(text).map_err(|error| corrupted(error.to_string()))?;
     if envelope.format > SNAPSHOT_FORMAT {
@@ -163,7 +171,7 @@ fn read(path: &Path) -> Result<Option<Snapshot>, GatewayError> {
     let snapshot: Snapshot = serde_json::from_str(envelope.snapshot.get())
         .map_err(|error| corrupted(error.to_string()))?;
     snapshot.validate()?;
-    Ok(Some(snapshot))
+    Ok(snapshot)
 }
 
 #[cfg(test)]

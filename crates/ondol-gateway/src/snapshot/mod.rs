@@ -186,3 +186,22 @@ impl Route {
         [by_host, by_path]
     }
 }
+
+/// A snapshot that keeps the rules is the same after it was stored.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(snapshot: &Snapshot) {
+    if snapshot.validate().is_err() {
+        return;
+    }
+    let stored = file::encode(snapshot).expect("a valid snapshot can be written");
+    let read = file::decode(&stored, std::path::Path::new("snapshot"));
+    assert_eq!(&read.expect("what was written is read"), snapshot);
+}
+
+/// Whatever lies in the file is a valid snapshot or refused.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_file(data: &[u8]) {
+    if let Ok(snapshot) = file::decode(data, std::path::Path::new("snapshot")) {
+        fuzz(&snapshot);
+    }
+}

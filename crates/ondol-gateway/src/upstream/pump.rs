@@ -14,6 +14,8 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 
+use crate::proxy::clean_trailers;
+
 /// After its replica has answered or gone, so much of a client's upload is still read and thrown
 /// away: a client that is cut off while it sends never sees the answer.
 const DISCARD_LIMIT: u64 = 4 * 1024 * 1024;
@@ -216,7 +218,8 @@ impl Pump {
                     Poll::Ready(Ok(()))
                 }
                 Err(frame) => {
-                    if let (Ok(trailers), None) = (frame.into_trailers(), body.length) {
+                    if let (Ok(mut trailers), None) = (frame.into_trailers(), body.length) {
+                        clean_trailers(&mut trailers);
                         self.out.put_slice(b"0\r\n");
                         for (name, value) in &trailers {
                             self.out.put_slice(name.as_str().as_bytes());

@@ -41,6 +41,8 @@ async fn contradictory_lengths_never_smuggle_a_second_request() {
         "transfer-encoding: chunked, identity",
         "transfer-encoding: xchunked",
         "transfer-encoding: gzip",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: identity, chunked",
         "transfer-encoding : chunked",
         "x: a\r\n folded: b",
         "transfer-encoding:\u{b}chunked",
@@ -171,4 +173,41 @@ async fn slow_clients_are_ended_and_others_are_not() {
     // Waiting for the application is not slowness of the client, and neither is being idle.
     assert_eq!(steady.get("/slow?ms=1500").await.unwrap().2, "a");
     assert!(fixture.control.counters().await.unwrap().totals.malformed >= 2);
+}
+
+#[tokio::test]
+async fn an_http2_client_that_takes_no_answer_holds_no_replica() {
+    let app = App::start("a").await;
+    let fixture = Fixture::with(|config| {
+        config.limits.stall_timeout = Duration::from_millis(300);
+    });
+    fixture
+        .control
+        .apply(&snapshot(1, &[("r1", 1, &[app.address])]))
+        .await
+        .unwrap();
+    let stream = TcpStream::connect(fixture.address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .initial_stream_window_size(1_024)
+            .handshake(hyper_util::rt::TokioIo::new(stream))
+            .await
+            .unwrap();
+    let ended = tokio::spawn(connection);
+    let request = http::Request::get("/stream?n=100000&ms=0")
+        .uri("http://web.localhost/stream?n=100000&ms=0")
+        .body(Frames::empty())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    // The window stays closed: nobody reads the body. The socket itself stays usable.
+    assert_eq!(answer.status(), 200);
+    tokio::time::timeout(Duration::from_secs(20), ended)
+        .await
+        .expect("the connection is ended")
+        .unwrap()
+        .unwrap_or(());
+    until("the replica is free again", || async {
+        fixture.control.status().await.unwrap()[0].in_flight == 0
+    })
+    .await;
 }

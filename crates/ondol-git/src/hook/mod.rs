@@ -54,3 +54,11 @@ impl PushProgress for NoProgress {
         Box::pin(stream::empty())
     }
 }
+
+/// What a hook sends is read, or refused as a whole.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz_hook(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        server::fuzz(text);
+    }
+}

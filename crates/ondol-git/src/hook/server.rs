@@ -116,6 +116,23 @@ fn parse(text: &str) -> Option<Head> {
     })
 }
 
+/// Everything that was read stands in the text, in the same order.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(text: &str) {
+    let Some(head) = parse(text) else { return };
+    assert!(head.updates.len() <= MAX_UPDATES);
+    assert!(text.contains(&format!("project {}", head.project)));
+    if let Some(push) = head.push {
+        assert!(text.contains(&push.to_string()));
+    }
+    let mut rest = text;
+    for update in &head.updates {
+        let at = rest.find(update.name.as_str());
+        rest = at.map_or("", |at| &rest[at..]);
+        assert!(!rest.is_empty(), "{} is not there", update.name);
+    }
+}
+
 async fn answer(git: &Git, mut stream: UnixStream) -> Result<(), GitError> {
     let io = |action| GitError::io(action, SOCKET);
     let mut text = String::new();

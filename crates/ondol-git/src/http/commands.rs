@@ -22,6 +22,10 @@ pub(super) struct Command {
 impl Command {
     /// The name, when it is one that a ref may have and that we let a push touch.
     pub(super) fn name(&self) -> Result<RefName, String> {
+        // What is not UTF-8 was replaced when it was read, and git would move another ref.
+        if self.raw_name.contains('\u{fffd}') {
+            return Err("names of refs are UTF-8 here".to_owned());
+        }
         let name: RefName = self
             .raw_name
             .parse()
@@ -143,7 +147,11 @@ fn command(head: &mut Head, line: &[u8]) -> Result<(), HeadError> {
         Some(end) => (&line[..end], Some(&line[end + 1..])),
         None => (line, None),
     };
-    if let (Some(capabilities), true) = (capabilities, head.commands.is_empty()) {
+    if let Some(capabilities) = capabilities {
+        // Git takes capabilities from every line, and would read on in another way than we do.
+        if !head.commands.is_empty() {
+            return Err(HeadError::Command);
+        }
         head.capabilities = String::from_utf8_lossy(capabilities)
             .split_ascii_whitespace()
             .map(str::to_owned)
@@ -201,6 +209,24 @@ mod tests {
         let mut reader = HeadReader::new();
         assert!(reader.feed(bytes)?, "the head is complete");
         Ok(reader.finish())
+    }
+
+    #[test]
+    fn what_git_would_read_in_another_way_is_refused() {
+        let second = format!(
+            "{} {} refs/tags/v1\0push-options",
+            "1".repeat(40),
+            "0".repeat(40)
+        );
+        let late = lines(&[&push("refs/heads/main"), &second, "flush"]);
+        assert_eq!(HeadReader::new().feed(&late), Err(HeadError::Command));
+        let mut name = format!("{} {} refs/heads/", "0".repeat(40), "1".repeat(40)).into_bytes();
+        name.extend_from_slice(b"\xe9t\xe9\0report-status");
+        let mut bytes = Vec::new();
+        pktline::write(&mut bytes, &name);
+        pktline::flush(&mut bytes);
+        let (head, _) = read(&bytes).unwrap();
+        assert!(head.commands[0].name().is_err());
     }
 
     fn push(name: &str) -> String {

@@ -131,3 +131,47 @@ fn answer(service: Service, what: &str, body: Body) -> Response {
     );
     response
 }
+
+/// A command list means the same in whatever pieces it comes, keeps every byte for git, and lets
+/// only names through that stay below the open spaces.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz_push_head(data: &[u8]) {
+    use commands::HeadReader;
+
+    let Some((&step, bytes)) = data.split_first() else {
+        return;
+    };
+    let mut whole = HeadReader::new();
+    let outcome = whole.feed(bytes);
+    let mut pieces = HeadReader::new();
+    let mut fed = 0;
+    let mut piecewise = Ok(false);
+    for piece in bytes.chunks(usize::from(step).max(1)) {
+        piecewise = pieces.feed(piece);
+        fed += piece.len();
+        if !matches!(piecewise, Ok(false)) {
+            break;
+        }
+    }
+    if bytes.is_empty() {
+        return;
+    }
+    assert_eq!(outcome, piecewise);
+    if outcome.is_err() {
+        return;
+    }
+    let (head, kept) = whole.finish();
+    let (same, kept_too) = pieces.finish();
+    assert_eq!(head, same);
+    assert!(kept == bytes && kept_too == bytes[..fed]);
+    for command in &head.commands {
+        if let Ok(name) = command.name() {
+            assert_eq!(name.as_str(), command.raw_name);
+            let open = ["refs/heads/", "refs/tags/", "refs/notes/"];
+            assert!(open.iter().any(|space| name.as_str().starts_with(space)));
+            // The very bytes that git reads, not a likeness of them.
+            let raw = name.as_str().as_bytes();
+            assert!(bytes.windows(raw.len()).any(|window| window == raw));
+        }
+    }
+}

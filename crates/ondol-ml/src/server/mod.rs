@@ -188,3 +188,19 @@ pub async fn serve(
     }
     Ok(())
 }
+
+/// A body is read as JSON and as CSV; what is accepted is answered, row for row.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(predictor: &crate::Predictor, body: &[u8]) {
+    const LIMIT: usize = 100;
+    let json = input::read_json(predictor, body, LIMIT);
+    let csv = input::read_csv_body(predictor, body, LIMIT);
+    for request in json.into_iter().chain(csv) {
+        assert!(request.rows.rows <= LIMIT);
+        let answers = predictor.predict(&request.rows);
+        assert_eq!(answers.len(), request.rows.rows);
+        for answer in &answers {
+            let _ = predictor.json(answer);
+        }
+    }
+}

@@ -217,3 +217,18 @@ pub(crate) fn refuse_duplicates(file: &str, names: &[String]) -> MlResult<()> {
     }
     Ok(())
 }
+
+/// Reads bytes as a table; `choice` names the format.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(choice: u8, bytes: &[u8], limits: &TableLimits) -> MlResult<Table> {
+    load(limits, |sink| match choice % 4 {
+        0 => csv::read("t", bytes, Delimiter::Detect, sink),
+        1 => csv::read("t", bytes, Delimiter::Byte(b'\t'), sink),
+        2 => jsonl::read("t", bytes, sink),
+        _ => {
+            let file = crate::fuzz::file(bytes)
+                .map_err(|source| MlError::io("writing", std::path::Path::new("t"), source))?;
+            parquet::read("t", file, sink)
+        }
+    })
+}

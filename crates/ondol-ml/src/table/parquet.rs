@@ -1,12 +1,20 @@
 //! Parquet by its record interface: flat columns of numbers, truth values and texts.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 
 use super::{Cell, Sink};
 use crate::error::{MlError, MlResult};
+
+/// Runs a step of the library, which panics at some files that contradict themselves.
+fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(step))
+        .unwrap_or_else(|_| Err(ParquetError::General("it contradicts itself".to_owned())))
+}
 
 /// Reads every row of the file into `sink`.
 pub(super) fn read(file: &str, input: File, sink: &mut dyn Sink) -> MlResult<()> {
@@ -16,7 +24,7 @@ pub(super) fn read(file: &str, input: File, sink: &mut dyn Sink) -> MlResult<()>
         code,
         hint,
     };
-    let malformed = |place: String, reason: parquet::errors::ParquetError| {
+    let malformed = |place: String, reason: ParquetError| {
         error(
             place,
             format!("is not readable Parquet: {reason}"),
@@ -24,8 +32,8 @@ pub(super) fn read(file: &str, input: File, sink: &mut dyn Sink) -> MlResult<()>
             "write the file again",
         )
     };
-    let reader =
-        SerializedFileReader::new(input).map_err(|reason| malformed(file.to_owned(), reason))?;
+    let reader = guarded(|| SerializedFileReader::new(input))
+        .map_err(|reason| malformed(file.to_owned(), reason))?;
     let metadata = reader.metadata().file_metadata();
     let limits = *sink.limits();
     let declared = usize::try_from(metadata.num_rows()).unwrap_or(0);
@@ -51,13 +59,14 @@ pub(super) fn read(file: &str, input: File, sink: &mut dyn Sink) -> MlResult<()>
         .iter()
         .map(|name| sink.column(name))
         .collect::<MlResult<Vec<_>>>()?;
-    for (index, row) in reader
-        .get_row_iter(None)
-        .map_err(|reason| malformed(file.to_owned(), reason))?
-        .enumerate()
-    {
-        let number = index + 1;
-        let row = row.map_err(|reason| malformed(format!("{file}, row {number}"), reason))?;
+    let mut all = guarded(|| reader.get_row_iter(None))
+        .map_err(|reason| malformed(file.to_owned(), reason))?;
+    let mut number = 0;
+    loop {
+        number += 1;
+        let row = guarded(|| all.next().transpose())
+            .map_err(|reason| malformed(format!("{file}, row {number}"), reason))?;
+        let Some(row) = row else { break };
         for (column, (name, field)) in row.get_column_iter().enumerate() {
             let text;
             let cell = match field {
@@ -80,7 +89,8 @@ pub(super) fn read(file: &str, input: File, sink: &mut dyn Sink) -> MlResult<()>
                     Cell::Number(*n as f64)
                 }
                 Field::Decimal(_) => {
-                    text = field.to_string();
+                    text = guarded(|| Ok(field.to_string()))
+                        .map_err(|reason| malformed(format!("{file}, row {number}"), reason))?;
                     super::parse_number(&text).map_or(Cell::Missing, Cell::Number)
                 }
                 Field::Str(value) => Cell::Text(value),

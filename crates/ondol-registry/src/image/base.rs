@@ -10,11 +10,16 @@ use ondol_store::blobs::Hasher;
 use ondol_types::{Algorithm, Digest};
 use serde_json::{Value, json};
 
+use super::reach::Reach;
 use crate::error::RegistryError;
 use crate::model::{Descriptor, Manifest, Reference, Repository, media};
 use crate::service::{RegistryService, is_index};
 
 const MAX_JSON: usize = 4 << 20;
+/// The most bytes of all layers together.
+const MAX_LAYERS: u64 = 20 << 30;
+/// The most indexes on the way to a manifest.
+const MAX_INDEXES: usize = 3;
 
 /// What an image is built on.
 pub(super) struct Base {
@@ -59,6 +64,10 @@ impl Remote {
                 _ => (text, "latest".to_owned()),
             },
         };
+        // Whoever pins bytes must not get others because of a mistyped digest.
+        if text.contains('@') && reference.parse::<Digest>().is_err() {
+            return None;
+        }
         // A tag beside a digest says nothing that the digest does not.
         let path = if text.contains('@') {
             path.rsplit_once(':')
@@ -97,12 +106,13 @@ impl Remote {
         })
     }
 
-    fn is_loopback(&self) -> bool {
-        let host = self
-            .host
-            .rsplit_once(':')
-            .map_or(self.host.as_str(), |(host, _)| host);
-        host == "localhost" || host.starts_with("127.") || host == "[::1]"
+    /// Another machine is asked by TLS alone.
+    fn scheme(&self) -> &'static str {
+        if Reach::of(&self.host).is_here() {
+            "http"
+        } else {
+            "https"
+        }
     }
 }
 
@@ -115,11 +125,7 @@ struct Client<'r> {
 
 impl Client<'_> {
     async fn get(&mut self, path: &str, accept: &str) -> Result<reqwest::Response, RegistryError> {
-        let scheme = if self.remote.is_loopback() {
-            "http"
-        } else {
-            "https"
-        };
+        let scheme = self.remote.scheme();
         let url = format!(
             "{scheme}://{}/v2/{}/{path}",
             self.remote.host, self.remote.name
@@ -166,8 +172,16 @@ impl Client<'_> {
         };
         let realm = field("realm")
             .filter(|realm| {
-                realm.starts_with("https://")
-                    || (self.remote.is_loopback() && realm.starts_with("http://127."))
+                let reach = Reach::of(&self.remote.host);
+                let Ok(url) = reqwest::Url::parse(realm) else {
+                    return false;
+                };
+                let host = url.host_str().unwrap_or_default();
+                match url.scheme() {
+                    "https" => Reach::of(host).allow_home().is_ok(),
+                    "http" => reach.is_here() && Reach::of(host).is_here(),
+                    _ => false,
+                }
             })
             .ok_or_else(|| {
                 (self.problem)(format!(
@@ -237,7 +251,10 @@ pub(super) async fn pull(
     let remote =
         Remote::parse(text).ok_or_else(|| problem("this is not an image reference".to_owned()))?;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder()
+    let reach = Reach::of(&remote.host);
+    reach.allow_home().map_err(&problem)?;
+    let http = reach
+        .guard(reqwest::Client::builder())
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(60))
         .build()
@@ -256,6 +273,7 @@ pub(super) async fn pull(
         media::DOCKER_LIST
     );
     let mut reference = remote.reference.clone();
+    let mut indexes = 0;
     let manifest = loop {
         let response = client
             .get(&format!("manifests/{reference}"), &accept)
@@ -281,6 +299,12 @@ pub(super) async fn pull(
         if !is_index(&manifest.media_type) {
             break manifest;
         }
+        indexes += 1;
+        if indexes > MAX_INDEXES {
+            return Err(problem(
+                "its index leads to another, again and again".to_owned(),
+            ));
+        }
         let child = RegistryService::platform_child(&bytes)
             .ok_or_else(|| problem("it has no image for this machine's platform".to_owned()))?;
         reference = child.digest.to_string();
@@ -296,6 +320,14 @@ pub(super) async fn pull(
     check(&config.digest, &bytes).map_err(&problem)?;
     let parsed: Value =
         serde_json::from_slice(&bytes).map_err(|error| problem(error.to_string()))?;
+    let total = layers
+        .iter()
+        .fold(0u64, |sum, layer| sum.saturating_add(layer.size));
+    if total > MAX_LAYERS {
+        return Err(problem(format!(
+            "its layers have more than {MAX_LAYERS} bytes"
+        )));
+    }
     for layer in layers {
         fetch(registry, ctx, repository, &mut client, layer).await?;
     }
@@ -350,9 +382,22 @@ async fn fetch(
         Algorithm::Sha256
     };
     let upload = registry.begin_upload(ctx, repository, algorithm).await?;
-    let received = registry
-        .append(ctx, repository, &upload, None, response.bytes_stream())
-        .await?;
+    // No more is taken than the manifest promised, whatever comes.
+    let mut left = layer.size;
+    let body = response.bytes_stream().map(move |chunk| {
+        let chunk = chunk.map_err(|error| describe(&error))?;
+        left = left
+            .checked_sub(chunk.len() as u64)
+            .ok_or("the layer has more bytes than its manifest says")?;
+        Ok::<Bytes, String>(chunk)
+    });
+    let received = match registry.append(ctx, repository, &upload, None, body).await {
+        Ok(received) => received,
+        Err(error) => {
+            let _ = registry.cancel_upload(ctx, repository, &upload).await;
+            return Err(error);
+        }
+    };
     if received != layer.size {
         let _ = registry.cancel_upload(ctx, repository, &upload).await;
         return Err((client.problem)(format!(
@@ -364,6 +409,28 @@ async fn fetch(
         .finish_upload(ctx, repository, &upload, &layer.digest)
         .await
         .map(|_| ())
+}
+
+/// A reference becomes addresses of one host below `/v2/`, and nothing else.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(text: &str) {
+    let Some(remote) = Remote::parse(text) else {
+        return;
+    };
+    let scheme = remote.scheme();
+    let url = format!(
+        "{scheme}://{}/v2/{}/manifests/{}",
+        remote.host, remote.name, remote.reference
+    );
+    let Ok(parsed) = reqwest::Url::parse(&url) else {
+        return;
+    };
+    assert!(parsed.username().is_empty() && parsed.password().is_none());
+    assert!(parsed.query().is_none() && parsed.fragment().is_none());
+    assert!(parsed.path().starts_with("/v2/") && parsed.path().contains("/manifests/"));
+    let host = parsed.host_str().unwrap_or_default();
+    let local = host.starts_with("127.") || host == "localhost" || host == "[::1]";
+    assert!(scheme == "https" || local, "{text} in clear text");
 }
 
 #[cfg(test)]
@@ -396,5 +463,6 @@ mod tests {
         for bad in ["", "a b", "host.io/../x:1", "host.io/x?y"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+        assert_eq!(parse("python@sha256:abc"), None, "a pin that pins nothing");
     }
 }

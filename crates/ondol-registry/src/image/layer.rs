@@ -122,12 +122,15 @@ pub(super) fn list(root: &Path, part: Part, keep: &Keep) -> Result<Vec<PathBuf>,
     Ok(found)
 }
 
-/// Whether a link at `from` that says `to` stays below the root of the image's folder.
+/// Whether a link at `from` that says `to` stays below the root of the image's folder. Steps up
+/// come first: behind a name that is itself a link, `..` would lead anywhere.
 pub(super) fn link_stays_inside(from: &Path, to: &Path) -> bool {
     let mut depth = from.components().count() as i64 - 1;
+    let mut named = false;
     for part in to.components() {
         match part {
-            std::path::Component::Normal(_) => depth += 1,
+            std::path::Component::Normal(_) => named = true,
+            std::path::Component::ParentDir if named => return false,
             std::path::Component::ParentDir => depth -= 1,
             std::path::Component::CurDir => {}
             std::path::Component::RootDir | std::path::Component::Prefix(_) => return false,

@@ -2,10 +2,17 @@
 
 mod base;
 mod build;
+mod extensions;
 mod layer;
+mod reach;
 mod relocate;
 mod unpack;
 
 pub use build::{BuildRequest, Built, HOST_LABEL};
 pub use layer::Keep;
 pub use unpack::Unpacked;
+
+#[cfg(any(test, fuzzing))]
+pub use base::fuzz as fuzz_reference;
+#[cfg(any(test, fuzzing))]
+pub use unpack::fuzz as fuzz_layer;

@@ -5,8 +5,10 @@
 //! refused, and bytes and entries are bounded.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
@@ -15,6 +17,7 @@ use ondol_types::Digest;
 use serde_json::Value;
 
 use super::build::APP_DIR;
+use super::extensions::{Bounded, Extensions};
 use super::layer::link_stays_inside;
 use crate::error::RegistryError;
 use crate::model::{Manifest, Reference, Repository};
@@ -22,6 +25,8 @@ use crate::service::RegistryService;
 
 const MAX_BYTES: u64 = 20 << 30;
 const MAX_ENTRIES: u64 = 1_000_000;
+/// What all of an archive may unpack to, with everything that is not kept.
+const MAX_UNPACKED: u64 = 4 * MAX_BYTES;
 
 /// What an image says about running it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,13 +191,14 @@ fn clear(path: &Path) -> Result<(), RegistryError> {
 
 /// Applies one layer, with whiteouts.
 fn apply(reader: impl Read, root: &Path, mut budget: Budget) -> Result<Budget, RegistryError> {
-    let mut archive = tar::Archive::new(reader);
+    let mut archive = tar::Archive::new(Bounded::new(reader, MAX_UNPACKED));
     let broken = |error: io::Error| RegistryError::Tree {
         path: "a layer".to_owned(),
         problem: error.to_string(),
     };
     let mut written: BTreeSet<PathBuf> = BTreeSet::new();
-    for entry in archive.entries().map_err(broken)? {
+    let mut extensions = Extensions::default();
+    for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
         budget.entries = budget
             .entries
@@ -201,7 +207,22 @@ fn apply(reader: impl Read, root: &Path, mut budget: Budget) -> Result<Budget, R
                 what: "the image (entries)".to_owned(),
                 limit: MAX_ENTRIES,
             })?;
-        let path = entry.path().map_err(broken)?.into_owned();
+        if extensions.take(&mut entry).map_err(broken)? {
+            continue;
+        }
+        let said = std::mem::take(&mut extensions);
+        said.check(entry.header()).map_err(broken)?;
+        let path = match said.path {
+            Some(path) => PathBuf::from(OsString::from_vec(path)),
+            None => entry.path().map_err(broken)?.into_owned(),
+        };
+        let link = match said.link {
+            Some(link) => Some(PathBuf::from(OsString::from_vec(link))),
+            None => entry
+                .link_name()
+                .map_err(broken)?
+                .map(std::borrow::Cow::into_owned),
+        };
         let Some(relative) = inside(&path)? else {
             continue;
         };
@@ -237,13 +258,14 @@ fn apply(reader: impl Read, root: &Path, mut budget: Budget) -> Result<Budget, R
         }
         let target = prepare(root, folder)?.join(&name);
         written.insert(relative.clone());
-        write_entry(&mut entry, root, &relative, &target, &mut budget)?;
+        write_entry(&mut entry, link, root, &relative, &target, &mut budget)?;
     }
     Ok(budget)
 }
 
 fn write_entry<R: Read>(
     entry: &mut tar::Entry<'_, R>,
+    link: Option<PathBuf>,
     root: &Path,
     relative: &Path,
     target: &Path,
@@ -278,11 +300,7 @@ fn write_entry<R: Read>(
                 .map_err(broken)?;
         }
         tar::EntryType::Symlink => {
-            let link = entry
-                .link_name()
-                .map_err(broken)?
-                .ok_or_else(|| refuse(relative, "a link without a target"))?
-                .into_owned();
+            let link = link.ok_or_else(|| refuse(relative, "a link without a target"))?;
             if !relative.starts_with(".venv/bin") && !link_stays_inside(relative, &link) {
                 return Err(refuse(
                     relative,
@@ -293,11 +311,7 @@ fn write_entry<R: Read>(
             symlink(&link, target).map_err(broken)?;
         }
         tar::EntryType::Link => {
-            let link = entry
-                .link_name()
-                .map_err(broken)?
-                .ok_or_else(|| refuse(relative, "a link without a target"))?
-                .into_owned();
+            let link = link.ok_or_else(|| refuse(relative, "a link without a target"))?;
             let source = inside(&link)?.ok_or_else(|| {
                 refuse(relative, "a hard link to outside the application's folder")
             })?;
@@ -312,7 +326,6 @@ fn write_entry<R: Read>(
             clear(target)?;
             fs::hard_link(&source, target).map_err(broken)?;
         }
-        tar::EntryType::XGlobalHeader => {}
         _ => {
             return Err(refuse(
                 relative,
@@ -321,6 +334,46 @@ fn write_entry<R: Read>(
         }
     }
     Ok(())
+}
+
+/// A layer leaves nothing outside its folder, and inside it only folders, files and links that
+/// stay there.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(data: &[u8]) {
+    fn look(root: &Path, folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let metadata = fs::symlink_metadata(&path).expect("it was listed");
+            if metadata.is_dir() {
+                look(root, &path);
+            } else if metadata.is_symlink() {
+                let inside = path.strip_prefix(root).expect("it was found there");
+                let link = fs::read_link(&path).expect("it is a link");
+                assert!(inside.starts_with(".venv/bin") || link_stays_inside(inside, &link));
+            } else {
+                assert!(metadata.is_file() && metadata.permissions().mode() & 0o7000 == 0);
+            }
+        }
+    }
+    let Ok(outer) = tempfile::tempdir() else {
+        return;
+    };
+    let root = outer.path().join("root");
+    fs::create_dir(&root).expect("the folder is new");
+    let budget = Budget {
+        bytes: 1 << 20,
+        entries: 200,
+    };
+    let gzip = data.starts_with(&[0x1f, 0x8b]);
+    let _ = if gzip {
+        let plain = flate2::read::MultiGzDecoder::new(data);
+        apply(plain.take(4 << 20), &root, budget)
+    } else {
+        apply(data, &root, budget)
+    };
+    look(&root, &root);
+    let around = fs::read_dir(outer.path()).expect("it is ours").count();
+    assert_eq!(around, 1, "something was written beside the folder");
 }
 
 #[cfg(test)]
@@ -436,6 +489,72 @@ mod tests {
         let fresh = tempfile::tempdir().unwrap();
         apply(&other[..], fresh.path(), BUDGET).unwrap();
         assert_eq!(fs::read_dir(fresh.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn extensions_are_bounded_and_may_not_contradict_their_entry() {
+        use tar::EntryType::{GNULongName, Regular, XGlobalHeader, XHeader};
+        let long = format!("app/{}", "n".repeat(150));
+        let named = archive(|b| {
+            add(b, "long", GNULongName, None, format!("{long}\0").as_bytes());
+            add(b, "app/short", Regular, None, b"1");
+            let record = format!("{} path=app/pax\n", "00 path=app/pax\n".len());
+            add(b, "pax", XHeader, None, record.as_bytes());
+            add(b, "app/other", Regular, None, b"2");
+            add(b, "app/third", Regular, None, b"3");
+        });
+        let root = tempfile::tempdir().unwrap();
+        apply(&named[..], root.path(), BUDGET).unwrap();
+        let mut names: Vec<String> = fs::read_dir(root.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["n".repeat(150).as_str(), "pax", "third"]);
+        let refused: Vec<(&str, Vec<u8>)> = vec![
+            (
+                "a name of two mebibytes",
+                archive(|b| {
+                    add(b, "long", GNULongName, None, &vec![b'n'; 2 << 20]);
+                    add(b, "app/x", Regular, None, b"");
+                }),
+            ),
+            (
+                "a size that the header contradicts",
+                archive(|b| {
+                    add(b, "pax", XHeader, None, b"12 size=700\n");
+                    add(b, "app/x", Regular, None, b"1");
+                }),
+            ),
+            (
+                "a path for all that follows",
+                archive(|b| {
+                    add(b, "pax", XGlobalHeader, None, b"14 path=app/y\n");
+                    add(b, "app/x", Regular, None, b"1");
+                }),
+            ),
+            (
+                "a way out in a pax record",
+                archive(|b| {
+                    add(b, "pax", XHeader, None, b"17 path=app/../x\n");
+                    add(b, "app/x", Regular, None, b"1");
+                }),
+            ),
+        ];
+        for (name, bytes) in refused {
+            let outer = tempfile::tempdir().unwrap();
+            let root = outer.path().join("root");
+            fs::create_dir(&root).unwrap();
+            assert!(apply(&bytes[..], &root, BUDGET).is_err(), "{name}");
+            assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_archive_that_goes_on_and_on_is_given_up() {
+        let other = archive(|b| add(b, "etc/x", tar::EntryType::Regular, None, &[0; 4_096]));
+        let mut bounded = Bounded::new(&other[..], 1_000);
+        assert!(io::copy(&mut bounded, &mut io::sink()).is_err());
     }
 
     #[test]

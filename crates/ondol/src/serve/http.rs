@@ -8,13 +8,10 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use ondol_auth::{Action, Authenticator, Ctx, HostPolicy};
 use ondol_telemetry::Metrics;
 use ondol_types::Clock;
 use std::sync::Arc;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 /// What the routes of the door itself need.
 #[derive(Clone)]
@@ -46,6 +43,10 @@ async fn front() -> &'static str {
 
 async fn check_host(State(door): State<Door>, request: Request, next: Next) -> Response {
     if door.hosts.allows(request.headers(), request.uri()) {
+        if ondol_auth::is_from_another_site(request.method(), request.headers()) {
+            let help = "a page of another site may not change anything here\n";
+            return (StatusCode::FORBIDDEN, help).into_response();
+        }
         return next.run(request).await;
     }
     let help = "this server is not known under that name; an administrator can add it with `ondol serve --host NAME`\n";
@@ -74,20 +75,5 @@ async fn metrics(State(door): State<Door>, request: Request) -> Response {
         )
             .into_response(),
         Err(refusal) => refusal.into_response(),
-    }
-}
-
-/// Serves until told to stop, then lets requests end.
-pub(super) async fn serve(listener: TcpListener, router: Router, stopping: CancellationToken) {
-    let listener = listener.tap_io(|stream| {
-        // Small answers go out at once.
-        let _ = stream.set_nodelay(true);
-    });
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service)
-        .with_graceful_shutdown(async move { stopping.cancelled().await })
-        .await;
-    if let Err(error) = served {
-        tracing::error!(error = %error, "the listener ended");
     }
 }

@@ -5,6 +5,7 @@ mod adapters;
 mod compose;
 mod crash;
 mod http;
+mod listen;
 mod metrics;
 mod signals;
 pub(crate) mod stop;
@@ -119,9 +120,10 @@ async fn run(settings: Settings, environment: Environment) -> Outcome<Exit> {
         matches!(first, ondol_auth::FirstToken::Made(_)),
     );
     platform.start();
-    let serving = tokio::spawn(http::serve(
+    let serving = tokio::spawn(listen::serve(
         listener,
         platform.router(),
+        listen::Limits::default(),
         platform.stopping.clone(),
     ));
     output::line(format!("ready {control} {}", platform.places.gateway));
