@@ -11,6 +11,7 @@
 //! | [`gate`] | whether a candidate becomes champion |
 //! | [`Models`] | the models of all projects: register, judge, promote, roll back, materialise |
 //! | [`Housekeeping`] | what happens to them over time |
+//! | [`tracking`] | experiments and runs, by MLflow's REST protocol |
 
 pub mod auto;
 mod error;
@@ -25,6 +26,7 @@ pub mod server;
 mod service;
 mod store;
 pub mod table;
+pub mod tracking;
 
 pub use error::{MlError, MlResult};
 pub use model::{Lineage, Model, ModelEntry, ModelVersion, NewVersion, Promotion, VersionState};
