@@ -12,3 +12,4 @@ mod fixtures;
 mod loop_code;
 mod loop_data;
 mod secrets;
+mod tracking;

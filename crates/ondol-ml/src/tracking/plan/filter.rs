@@ -208,10 +208,12 @@ pub(crate) fn parse(subject: Subject, filter: &str) -> TrackingResult<Vec<Compar
     let mut found = Vec::new();
     while parser.tokens.peek().is_some() {
         found.push(parser.comparison()?);
-        match parser.tokens.next() {
-            None => break,
-            Some(Token::Keyword("AND")) if parser.tokens.peek().is_some() => {}
-            Some(other) => return Err(parser.unexpected(Some(&other))),
+        // The reference server takes comparisons that stand side by side as joined by AND.
+        if parser.tokens.peek() == Some(&Token::Keyword("AND")) {
+            parser.tokens.next();
+            if parser.tokens.peek().is_none() {
+                return Err(parser.unexpected(None));
+            }
         }
     }
     Ok(found)

@@ -128,11 +128,11 @@ fn every_kind_of_comparison_is_read() {
 fn comparisons_are_joined_by_and_alone() {
     assert_eq!(runs("").unwrap().len(), 0);
     assert_eq!(runs("  ").unwrap().len(), 0);
+    assert_eq!(runs("metrics.a > 1 metrics.b > 1").unwrap().len(), 2);
     let three = "metrics.a > 1 AND params.b = 'AND' and tags.c != 'OR'";
     assert_eq!(runs(three).unwrap().len(), 3);
     for bad in [
         "metrics.a > 1 OR metrics.b > 1",
-        "metrics.a > 1 metrics.b > 1",
         "metrics.a > 1 AND",
         "AND metrics.a > 1",
         "(metrics.a > 1)",

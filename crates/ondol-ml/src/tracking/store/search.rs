@@ -141,9 +141,8 @@ fn conditions(statement: &mut Statement, tables: &Tables, filter: &[Comparison])
                     .push(head)
                     .bind(key);
                 if *entity == Entity::Metric {
-                    statement.push(" AND x.is_nan = 0");
-                }
-                if !matches!(op, Op::IsNull | Op::IsNotNull) {
+                    measured(statement, *op, value);
+                } else if !matches!(op, Op::IsNull | Op::IsNotNull) {
                     statement.push(" AND ");
                     compare(statement, "x.value", *op, value);
                 }
@@ -151,6 +150,17 @@ fn conditions(statement: &mut Statement, tables: &Tables, filter: &[Comparison])
             }
         }
     }
+}
+
+/// ` AND` a metric compares so. NaN differs from every number and compares with none.
+fn measured(statement: &mut Statement, op: Op, value: &Operand) {
+    if op == Op::Compare("!=") {
+        statement.push(" AND (x.is_nan = 1 OR ");
+    } else {
+        statement.push(" AND (x.is_nan = 0 AND ");
+    }
+    compare(statement, "x.value", op, value);
+    statement.push(")");
 }
 
 fn stages(statement: &mut Statement, column: &str, view: ViewType) {
@@ -326,23 +336,22 @@ pub(in crate::tracking) async fn search_models(
         .push(MODEL_COLUMNS)
         .push(" FROM tracking_model m JOIN tracking_experiment e ON e.id = m.experiment WHERE m.stage = 'active' AND m.experiment IN ")
         .list(experiments.iter().copied());
-    let (measured, plain): (Vec<Comparison>, Vec<Comparison>) = search
+    let (on_metric, plain): (Vec<Comparison>, Vec<Comparison>) = search
         .filter
         .iter()
         .cloned()
         .partition(|comparison| comparison.entity == Entity::Metric && !datasets.is_empty());
     conditions(&mut statement, &MODELS, &plain);
-    for comparison in &measured {
+    for comparison in &on_metric {
         statement
             .push(" AND EXISTS (")
             .push(MODELS.metric)
             .bind(&comparison.key);
-        statement.push(" AND x.is_nan = 0 AND ");
-        compare(&mut statement, "x.value", comparison.op, &comparison.value);
+        measured(&mut statement, comparison.op, &comparison.value);
         measured_on(&mut statement, datasets);
         statement.push(")");
     }
-    if !datasets.is_empty() && measured.is_empty() {
+    if !datasets.is_empty() && on_metric.is_empty() {
         statement.push(" AND EXISTS (SELECT 1 FROM tracking_model_metric x WHERE x.model = m.id");
         measured_on(&mut statement, datasets);
         statement.push(")");
