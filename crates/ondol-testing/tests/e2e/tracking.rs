@@ -36,7 +36,10 @@ fn python(test: &str) -> Option<PathBuf> {
         "MLflow's client is required and not at {}: `make setup` installs it",
         python.display()
     );
-    skipped(test, "mlflow-skinny is not installed (`make setup` does it)");
+    skipped(
+        test,
+        "mlflow-skinny is not installed (`make setup` does it)",
+    );
     None
 }
 
@@ -104,7 +107,11 @@ fn the_own_client_of_mlflow_sees_what_its_own_server_shows() {
     command.args(["-c", script]);
     let refused = run(command, None, PATIENCE * 2);
     assert_ne!(refused.code, 0, "{}", refused.stdout);
-    assert!(refused.stderr.contains("UNAUTHENTICATED"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("UNAUTHENTICATED"),
+        "{}",
+        refused.stderr
+    );
 }
 
 const TRAIN: &str = r#"
@@ -155,14 +162,21 @@ fn what_a_training_step_logs_is_tied_to_its_run() {
 
     let tracking = |method: &str, path: &str, body: Option<Value>| {
         let mut request = platform
-            .request(method, &format!("{}/api/2.0/mlflow/{path}", platform.control()))
+            .request(
+                method,
+                &format!("{}/api/2.0/mlflow/{path}", platform.control()),
+            )
             .bearer_auth(platform.token());
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
         platform.send(request).unwrap().is(200).json()
     };
-    let found = tracking("GET", "experiments/get-by-name?experiment_name=tracked", None);
+    let found = tracking(
+        "GET",
+        "experiments/get-by-name?experiment_name=tracked",
+        None,
+    );
     let id = found["experiment"]["experiment_id"].clone();
     let filter = format!("tags.`ondol.run` = '{}'", trained["id"].as_str().unwrap());
     let body = json!({ "experiment_ids": [id], "filter": filter });
@@ -180,7 +194,10 @@ fn what_a_training_step_logs_is_tied_to_its_run() {
     assert_eq!(tag("ondol.data"), "tracked@1");
 
     let logs = platform
-        .cli(&["run", "logs", "--step", "train", "--project", "tracked"], project.dir())
+        .cli(
+            &["run", "logs", "--step", "train", "--project", "tracked"],
+            project.dir(),
+        )
         .ok()
         .text();
     assert!(logs.contains("token"), "{logs}");

@@ -30,11 +30,7 @@ struct People;
 
 #[async_trait]
 impl Authenticate for People {
-    async fn principal(
-        &self,
-        headers: &HeaderMap,
-        _: Option<IpAddr>,
-    ) -> Result<Principal, Denied> {
+    async fn principal(&self, headers: &HeaderMap, _: Option<IpAddr>) -> Result<Principal, Denied> {
         let Some(header) = headers.get(header::AUTHORIZATION) else {
             return Ok(Principal::anonymous());
         };
@@ -93,12 +89,8 @@ async fn worlds_with(config: TrackingConfig) -> Vec<World> {
         .map(|test| {
             let folder = test.dir.path().join("blobs");
             let blobs = Blobs::open_with(&folder, clock.clone(), Arc::new(NoCrash)).unwrap();
-            let tracking = Tracking::new(
-                test.store.clone(),
-                blobs.clone(),
-                Arc::new(People),
-                config,
-            );
+            let tracking =
+                Tracking::new(test.store.clone(), blobs.clone(), Arc::new(People), config);
             let door = Door {
                 tracking: tracking.clone(),
                 authenticate: Arc::new(People),
@@ -151,7 +143,11 @@ impl World {
 
     #[track_caller]
     fn fine(&self, what: &str, answer: (u16, Value)) -> Value {
-        assert_eq!(answer.0, 200, "{} on {}: {}", what, self.test.name, answer.1);
+        assert_eq!(
+            answer.0, 200,
+            "{} on {}: {}",
+            what, self.test.name, answer.1
+        );
         answer.1
     }
 
