@@ -68,7 +68,7 @@ impl Stage {
 
 /// Which stages a search shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ViewType {
+pub(crate) enum ViewType {
     /// What is in use.
     #[default]
     ActiveOnly,
@@ -89,7 +89,7 @@ pub struct Pair {
 
 /// A named collection of runs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Experiment {
+pub(crate) struct Experiment {
     /// Its number.
     pub id: i64,
     /// Whose it is.
@@ -247,7 +247,7 @@ pub struct Run {
 
 /// The states of a logged model, with the numbers that the protocol gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ModelStatus {
+pub(crate) enum ModelStatus {
     /// Its files are being written.
     Pending,
     /// It can be loaded.
@@ -258,7 +258,7 @@ pub enum ModelStatus {
 
 impl ModelStatus {
     /// The word of the protocol.
-    pub const fn text(self) -> &'static str {
+    pub(crate) const fn text(self) -> &'static str {
         match self {
             Self::Pending => "LOGGED_MODEL_PENDING",
             Self::Ready => "LOGGED_MODEL_READY",
@@ -267,7 +267,7 @@ impl ModelStatus {
     }
 
     /// The short word, which is stored and searched for.
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
             Self::Ready => "READY",
@@ -276,7 +276,7 @@ impl ModelStatus {
     }
 
     /// Reads any form.
-    pub fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         match text {
             "LOGGED_MODEL_PENDING" | "PENDING" | "1" => Some(Self::Pending),
             "LOGGED_MODEL_READY" | "READY" | "2" => Some(Self::Ready),
@@ -288,7 +288,7 @@ impl ModelStatus {
 
 /// A model that a run logged, with its own metrics, parameters and tags.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LoggedModel {
+pub(crate) struct LoggedModel {
     /// `m-` and 32 hexadecimal digits.
     pub id: String,
     /// Whose it is.
@@ -321,7 +321,7 @@ pub struct LoggedModel {
 
 /// A model with a name, in the sense of the protocol's registry.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RegisteredModel {
+pub(crate) struct RegisteredModel {
     /// Whose it is.
     pub scope: Scope,
     /// Its name.
@@ -342,7 +342,7 @@ pub struct RegisteredModel {
 
 /// A version of a registered model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RegisteredVersion {
+pub(crate) struct RegisteredVersion {
     /// Whose it is.
     pub scope: Scope,
     /// Which model.
@@ -377,7 +377,7 @@ pub struct RegisteredVersion {
 
 /// A file below an experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileEntry {
+pub(crate) struct FileEntry {
     /// Its path, relative to what was asked for.
     pub path: String,
     /// Its size; none for folders.
@@ -386,7 +386,7 @@ pub struct FileEntry {
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,
     /// Where the next one begins.
