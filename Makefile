@@ -24,7 +24,7 @@ check:
 
 # One build for all tests: selecting fewer crates would compile their dependencies again.
 tests: build
-	ONDOL_REQUIRE_POSTGRES=1 $(CARGO) test --workspace --locked
+	ONDOL_REQUIRE_POSTGRES=1 ONDOL_REQUIRE_MLFLOW=1 $(CARGO) test --workspace --locked
 
 unit: ## everything but the end-to-end tests
 	ONDOL_REQUIRE_POSTGRES=1 $(CARGO) test --workspace --exclude ondol-testing --locked
@@ -33,7 +33,7 @@ fresh: build ## the generated pages are what the program says
 	@scripts/fresh.sh
 
 e2e: build ## the end-to-end tests alone
-	$(CARGO) test -p ondol-testing --locked -- --test-threads=2
+	ONDOL_REQUIRE_MLFLOW=1 $(CARGO) test -p ondol-testing --locked -- --test-threads=2
 
 bench: build ## print our figures and the rivals' from the same run
 	@scripts/bench.sh

@@ -18,6 +18,7 @@ for entry in "${run_needs[@]}"; do need "$entry"; done
 if [ "$level" = dev ]; then
     for entry in "${dev_needs[@]}"; do need "$entry"; done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=("postgresql")
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=("python3-venv")
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then
@@ -43,4 +44,20 @@ if ! command -v cargo >/dev/null 2>&1; then
 fi
 if [ "$level" = dev ] && ! cargo fmt --version >/dev/null 2>&1; then
     rustup component add rustfmt clippy
+fi
+
+# MLflow's own client, for the tests of its protocol, in an environment outside the tree.
+if [ "$level" = dev ]; then
+    mlflow=3.17.2
+    client=${XDG_CACHE_HOME:-$HOME/.cache}/ondol/mlflow-skinny-$mlflow
+    if [ ! -e "$client/complete" ]; then
+        echo "installing mlflow-skinny $mlflow into $client"
+        rm -rf "$client"
+        if python3 -m venv "$client" && "$client/bin/pip" install --quiet --disable-pip-version-check "mlflow-skinny==$mlflow"; then
+            touch "$client/complete"
+        else
+            echo "mlflow-skinny could not be installed from PyPI: the tests with MLflow's client need it" >&2
+            exit 1
+        fi
+    fi
 fi

@@ -67,6 +67,8 @@ pub enum Action {
     Read,
     /// Push code, data, images; start, cancel and retry runs.
     Push,
+    /// Log experiments, runs, metrics and their files.
+    Track,
     /// Roll out, roll back, scale, restart, promote a model.
     Deploy,
     /// List the names of secrets and set or remove them. Values are never read back.
@@ -88,6 +90,7 @@ impl Action {
     pub const ALL: &[Action] = &[
         Action::Read,
         Action::Push,
+        Action::Track,
         Action::Deploy,
         Action::Secrets,
         Action::Configure,
@@ -102,6 +105,7 @@ impl Action {
         match self {
             Action::Read => "read",
             Action::Push => "push to",
+            Action::Track => "log runs of",
             Action::Deploy => "deploy to",
             Action::Secrets => "manage the secrets of",
             Action::Configure => "configure",
@@ -116,7 +120,7 @@ impl Action {
     pub const fn needs(self) -> Role {
         match self {
             Action::Read => Role::Viewer,
-            Action::Push | Action::CreateProject => Role::Developer,
+            Action::Push | Action::Track | Action::CreateProject => Role::Developer,
             Action::Deploy | Action::Secrets | Action::Configure => Role::Maintainer,
             Action::DeleteProject | Action::Tokens | Action::Operate => Role::Admin,
         }
@@ -320,6 +324,11 @@ pub fn decide(
             format!("project `{project}`"),
         ),
     };
+    // A workload logs what it does to the projects that it may read, and changes nothing else.
+    let needs = match (&principal.kind, action) {
+        (PrincipalKind::Workload(_), Action::Track) => Role::Viewer,
+        _ => action.needs(),
+    };
     match role {
         None => Err(match resource {
             Resource::Project(_) => Denied::Invisible(shown),
@@ -330,7 +339,7 @@ pub fn decide(
                 needs: action.needs(),
             },
         }),
-        Some(role) if role >= action.needs() => Ok(()),
+        Some(role) if role >= needs => Ok(()),
         Some(_) => Err(Denied::Forbidden {
             principal: principal.name.clone(),
             action,
@@ -487,6 +496,7 @@ mod tests {
         let table = [
             (Action::Read, [true, true, true, true]),
             (Action::Push, [false, true, true, true]),
+            (Action::Track, [false, true, true, true]),
             (Action::Deploy, [false, false, true, true]),
             (Action::Secrets, [false, false, true, true]),
             (Action::Configure, [false, false, true, true]),
@@ -517,6 +527,19 @@ mod tests {
                 assert!(!may(&scoped, &Resource::Installation));
                 assert!(!may(&Principal::anonymous(), &here));
             }
+        }
+    }
+
+    #[test]
+    fn a_workload_that_reads_a_project_logs_to_it_and_no_more() {
+        let mut who = somebody(Grant::on(&project(0), Role::Viewer));
+        who.kind = PrincipalKind::Workload(WorkloadId::derived("w"));
+        for action in Action::ALL {
+            let allowed = matches!(action, Action::Read | Action::Track);
+            let may = |at| decide(&who, *action, &Resource::Project(project(at)), NOW).is_ok();
+            assert_eq!(may(0), allowed, "{action:?}");
+            assert!(!may(1), "{action:?}");
+            assert!(decide(&who, *action, &Resource::Installation, NOW).is_err());
         }
     }
 

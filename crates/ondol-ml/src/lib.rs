@@ -16,6 +16,7 @@ pub mod server;
 mod service;
 mod store;
 pub mod table;
+pub mod tracking;
 
 pub use error::{MlError, MlResult};
 pub use model::{Lineage, Model, ModelEntry, ModelVersion, NewVersion, Promotion, VersionState};

@@ -36,7 +36,7 @@ pub use log::ActionLog;
 pub use logs::LogStream;
 pub use ports::{
     Action, ActionCtx, ActionOutcome, Actions, AutoTraining, ResolvedSpec, Sources, Specs,
-    StepArguments, StepSecrets, Training,
+    StepArguments, StepSecrets, StepTracking, TrackingVariables, Training,
 };
 pub use service::{RunDetail, RunFilter, RunPage, RunWatch};
 pub use store::MIGRATIONS;
@@ -136,6 +136,8 @@ pub struct Deps {
     pub training: Arc<dyn Training>,
     /// Values of secrets.
     pub secrets: Arc<dyn StepSecrets>,
+    /// Where steps log what they train.
+    pub tracking: Arc<dyn StepTracking>,
     /// Command lines of built-in programs.
     pub arguments: Arc<dyn StepArguments>,
     /// `validate`, `evaluate`, `image`, `deploy`.

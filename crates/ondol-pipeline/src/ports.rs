@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use ondol_spec::model::{AutoTrain, Spec};
 use ondol_types::{
     Clock, CommitId, DatasetName, ModelName, Problem, ProjectName, RefName, Secret, SecretName,
-    StepName, Timestamp,
+    StepName, Timestamp, WorkloadId,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -100,6 +100,21 @@ pub struct AutoTraining<'a> {
 pub trait StepArguments: Send + Sync + 'static {
     /// The program and arguments of the built-in trainer.
     fn train_auto(&self, training: &AutoTraining<'_>) -> Vec<String>;
+}
+
+/// What a step is told about where runs are tracked.
+#[derive(Clone, Debug, Default)]
+pub struct TrackingVariables {
+    /// Variables that anybody may see.
+    pub env: BTreeMap<String, String>,
+    /// Variables that are masked in logs.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// Where the steps of projects that train a model log their experiments.
+pub trait StepTracking: Send + Sync + 'static {
+    /// The variables of one attempt of a step, whose workload has this id.
+    fn variables(&self, run: &Run, step: &Step, workload: WorkloadId) -> TrackingVariables;
 }
 
 /// How an action ended.

@@ -2,3 +2,4 @@
 
 mod registry;
 mod serving;
+mod tracking;

@@ -122,6 +122,9 @@ pub struct CommandWork {
     pub data: Option<RelPath>,
     /// For training: the name of the model.
     pub model: Option<String>,
+    /// Whether its project trains a model, so that it is told where runs are tracked.
+    #[serde(default)]
+    pub tracked: bool,
 }
 
 /// The work of a step.
@@ -482,6 +485,7 @@ mod tests {
                     secrets: Vec::new(),
                     data: None,
                     model: None,
+                    tracked: false,
                 },
                 Duration::from_secs(1),
             ),

@@ -264,6 +264,7 @@ fn shell(spec: &Spec, run: &str, place: Place, env: &BTreeMap<String, String>) -
         secrets: Vec::new(),
         data: None,
         model: None,
+        tracked: spec.train.is_some(),
     }
 }
 

@@ -27,6 +27,7 @@ fn definition(retries: u32) -> Definition {
         secrets: Vec::new(),
         data: None,
         model: None,
+        tracked: false,
     };
     Definition {
         retries,

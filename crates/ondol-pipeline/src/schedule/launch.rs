@@ -193,6 +193,16 @@ impl Inner {
                 }
             }
         }
+        // A project that names a tracking server of its own is not told about this one, and above
+        // all does not get a token for it, which its client would send there.
+        let own = |name: &str| spec.env.contains_key(name) || spec.secret_env.contains_key(name);
+        if work.tracked && !own("MLFLOW_TRACKING_URI") {
+            let tracking = self.deps.tracking.variables(run, step, id);
+            for (name, value) in tracking.env {
+                spec.env.entry(name).or_insert(value);
+            }
+            spec.secret_env.extend(tracking.secrets);
+        }
         Ok(spec)
     }
 

@@ -131,6 +131,36 @@ async fn the_built_in_trainer_gets_its_folders() {
     }
 }
 
+/// Every command of a project that trains knows where runs are tracked, unless it says so itself;
+/// a project that does not train is told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_of_a_model_project_know_where_runs_are_tracked() {
+    let told = "test \"$MLFLOW_TRACKING_URI$MLFLOW_TRACKING_TOKEN\" = ";
+    for world in worlds().await {
+        let mut spec = model(
+            json!({ "run": format!("{told}http://tracking/iristoken-of-train\n{}",
+            TRAIN.replace("test \"$API_KEY\" = hunter22; ", "")) }),
+        );
+        spec["secrets"] = json!([]);
+        spec["test"] = json!({ "run": format!("{told}http://tracking/iristoken-of-test") });
+        world.spec('a', spec.clone());
+        scripts(&world, true);
+        world.data("iris", 1).await;
+        world.settle().await;
+        let detail = world.newest().await;
+        assert_eq!(detail.run.outcome, Some(RunOutcome::Success), "{detail:?}");
+
+        spec["env"] = json!({ "MLFLOW_TRACKING_URI": "http://mine" });
+        spec["test"] = json!({ "run": format!("{told}http://mine") });
+        spec["train"]["run"] = json!(TRAIN.replace("test \"$API_KEY\" = hunter22; ", ""));
+        world.spec('a', spec);
+        world.data("iris", 2).await;
+        world.settle().await;
+        let detail = world.newest().await;
+        assert_eq!(detail.run.outcome, Some(RunOutcome::Success), "{detail:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_model_is_no_failure_and_is_not_deployed() {
     for world in worlds().await {

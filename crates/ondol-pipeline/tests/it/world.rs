@@ -13,7 +13,8 @@ use ondol_pipeline::model::{DataRef, RunState, StepOutcome};
 use ondol_pipeline::plan::TrainingState;
 use ondol_pipeline::{
     Action, ActionCtx, ActionOutcome, AutoTraining, Config, Deps, MIGRATIONS, Pipeline,
-    ResolvedSpec, RunDetail, RunFilter, Sources, Specs, StepArguments, StepSecrets, Training,
+    ResolvedSpec, RunDetail, RunFilter, Sources, Specs, StepArguments, StepSecrets, StepTracking,
+    TrackingVariables, Training,
 };
 use ondol_store::events::{Event, EventFilter, NewEvent};
 use ondol_store::testing::TestStore;
@@ -134,6 +135,22 @@ impl StepSecrets for Ports {
     }
 }
 
+impl StepTracking for Ports {
+    fn variables(
+        &self,
+        run: &ondol_pipeline::model::Run,
+        step: &ondol_pipeline::model::Step,
+        _: ondol_types::WorkloadId,
+    ) -> TrackingVariables {
+        let uri = format!("http://tracking/{}", run.project);
+        let token = Secret::new(format!("token-of-{}", step.name));
+        TrackingVariables {
+            env: BTreeMap::from([("MLFLOW_TRACKING_URI".to_owned(), uri)]),
+            secrets: BTreeMap::from([("MLFLOW_TRACKING_TOKEN".to_owned(), token)]),
+        }
+    }
+}
+
 impl StepArguments for Ports {
     fn train_auto(&self, training: &AutoTraining<'_>) -> Vec<String> {
         let script = format!(
@@ -237,6 +254,7 @@ fn build(
         specs: ports.clone(),
         training: ports.clone(),
         secrets: ports.clone(),
+        tracking: ports.clone(),
         arguments: ports,
         actions,
     };

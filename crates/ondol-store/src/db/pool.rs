@@ -105,6 +105,8 @@ impl Store {
             .pragma("wal_autocheckpoint", sizes.checkpoint_pages.to_string())
             .pragma("cache_size", format!("-{}", sizes.cache_kib))
             .pragma("temp_store", "memory")
+            // As PostgreSQL has it.
+            .pragma("case_sensitive_like", "ON")
             .statement_cache_capacity(256)
             .disable_statement_logging();
         let writer = SqlitePoolOptions::new()

@@ -13,3 +13,4 @@ mod fixtures;
 mod loop_code;
 mod loop_data;
 mod secrets;
+mod tracking;

@@ -11,6 +11,7 @@ use ondol_data::{Collector, DataService, DatasetOwner, ExpiredPushes};
 use ondol_deploy::Deploy;
 use ondol_gateway::{GatewayControl, KeeperClient, KeeperSpawn};
 use ondol_git::{Git, HookServer, MaintenanceReconciler, RefsReconciler};
+use ondol_ml::tracking::{Tracking, TrackingConfig, TrackingHousekeeping};
 use ondol_ml::{Models, ModelsConfig};
 use ondol_pipeline::Pipeline;
 use ondol_registry::{RegistryService, Retention};
@@ -21,7 +22,7 @@ use ondol_types::Problem;
 use ondol_workload::{Engine, ProcessEngine};
 use tokio_util::sync::CancellationToken;
 
-use super::adapters::{actions, code, doors, models, progress, retention, traffic};
+use super::adapters::{actions, code, doors, models, progress, retention, tracking, traffic};
 use super::{Settings, http, metrics};
 use crate::error::Outcome;
 
@@ -49,6 +50,8 @@ fn migrations() -> Vec<Migration> {
 /// The built platform.
 pub(super) struct Platform {
     pub(super) store: Store,
+    /// The database of tracking; on PostgreSQL the same one.
+    pub(super) runs: Store,
     pub(super) tokens: Tokens,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) places: Arc<Places>,
@@ -118,8 +121,22 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
                 Store::open_sqlite(&data.root().join("ondol.db"), SOURCE, clock.clone()).await?
             }
         };
-        store.migrate(&migrations()).await?;
-        Ok::<Store, crate::error::Failure>(store)
+        // Metrics come by the thousand: on SQLite they have a file, and so a writer, of their own.
+        let (mut numbered, own) = (migrations(), ondol_ml::tracking::MIGRATIONS);
+        let runs = match &settings.database {
+            Some(_) => {
+                numbered.extend(own);
+                store.clone()
+            }
+            None => {
+                let file = data.root().join("tracking.db");
+                let runs = Store::open_sqlite(&file, SOURCE, clock.clone()).await?;
+                runs.migrate(own).await?;
+                runs
+            }
+        };
+        store.migrate(&numbered).await?;
+        Ok::<_, crate::error::Failure>((store, runs))
     };
     let engine_config = ondol_workload::Config {
         path: settings.program_path.clone(),
@@ -128,7 +145,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     };
     let engine = ProcessEngine::open(engine_config, clock.clone(), crash.clone());
     let (keeper, store, engine) = tokio::join!(keeper, opening, engine);
-    let (keeper, store) = (keeper?, store?);
+    let (keeper, (store, runs)) = (keeper?, store?);
     // One that is started later takes the address that this one has.
     spawn.listen = keeper.address();
     spawn.args = crate::roles::keeper_arguments(data.root(), spawn.listen);
@@ -180,6 +197,12 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         crash.clone(),
         ModelsConfig::default(),
     );
+    let experiments = Tracking::new(
+        runs.clone(),
+        blobs.clone(),
+        Arc::new(models::GitProjects(git.clone())),
+        TrackingConfig::default(),
+    );
 
     let known = Arc::new(models::Known {
         data: datasets.clone(),
@@ -230,6 +253,10 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         specs: Arc::new(code::FileSpecs),
         training: known,
         secrets: stored_secrets,
+        tracking: Arc::new(tracking::TrackedSteps {
+            tokens: tokens.clone(),
+            control: control.to_owned(),
+        }),
         arguments: Arc::new(models::OwnPrograms(settings.program.clone())),
         actions: actions::all(
             datasets.clone(),
@@ -250,8 +277,10 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         Arc::new(registry.clone()),
         Arc::new(DatasetOwner::new(store.clone(), blobs.clone())),
         Arc::new(model_registry.clone()),
+        Arc::new(experiments.clone()),
     ];
     let (sweeping, modelling) = (Activator::new(), Activator::new());
+    let binning = Activator::new();
     let loops: Vec<(Arc<dyn Reconciler>, Activator)> = vec![
         (Arc::new(RefsReconciler::new(git.clone())), git.activator()),
         (
@@ -277,6 +306,13 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
                 releases.clone(),
             )),
             modelling.clone(),
+        ),
+        (
+            Arc::new(TrackingHousekeeping::new(
+                experiments.clone(),
+                store.clone(),
+            )),
+            binning.clone(),
         ),
         (
             Arc::new(Sweep(ondol_auth::Housekeeping::new(
@@ -322,9 +358,15 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         retained: releases,
         clock: clock.clone(),
     };
+    let tracking_door = ondol_ml::tracking::http::Door {
+        tracking: experiments,
+        authenticate: Arc::new(doors::TrackingDoor(authenticator.clone())),
+        clock: clock.clone(),
+    };
     let routers = ondol_api::router(rooms)
         .merge(ondol_git::router(git))
-        .merge(ondol_registry::http::router(registry_door));
+        .merge(ondol_registry::http::router(registry_door))
+        .merge(ondol_ml::tracking::http::router(tracking_door));
     let door = http::Door {
         authenticator,
         metrics: counted,
@@ -333,13 +375,14 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     };
     Ok(Platform {
         store,
+        runs,
         tokens,
         engine,
         places,
         stopping,
         background,
         loops,
-        followers: vec![sweeping, modelling],
+        followers: vec![sweeping, modelling, binning],
         deploy,
         pipeline,
         door: http::router(door, routers),

@@ -135,6 +135,7 @@ async fn run(settings: Settings, environment: Environment) -> Outcome<Exit> {
         stop::end_everything(&*platform.engine, settings.data.root()).await;
     }
     let _ = tokio::time::timeout(PATIENCE, serving).await;
+    platform.runs.close().await;
     platform.store.close().await;
     Ok(Exit::Success)
 }

@@ -16,6 +16,7 @@ mod idle;
 mod live;
 mod registry;
 mod report;
+mod tracking;
 
 use report::Report;
 
@@ -28,6 +29,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("gateway", gateway::measure),
     ("dataset", dataset::measure),
     ("registry", registry::measure),
+    ("tracking", tracking::measure),
     ("deploys", deploys::measure),
 ];
 

@@ -7,4 +7,5 @@ pub(super) mod doors;
 pub(super) mod models;
 pub(super) mod progress;
 pub(super) mod retention;
+pub(super) mod tracking;
 pub(super) mod traffic;

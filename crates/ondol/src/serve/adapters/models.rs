@@ -93,3 +93,10 @@ impl ondol_registry::http::Projects for GitProjects {
         Ok(self.0.exists(project).await?)
     }
 }
+
+#[async_trait]
+impl ondol_ml::tracking::Projects for GitProjects {
+    async fn exists(&self, project: &ProjectName) -> Result<bool, Problem> {
+        Ok(self.0.exists(project).await?)
+    }
+}
