@@ -7,10 +7,14 @@
 //!
 //! - [`Logs`]: lines of many workloads merged by time, searched by text, time and label, followed.
 //! - [`Metrics`]: the families of every source in the Prometheus text format 0.0.4.
+//! - [`series`]: the vocabulary of time series, and how a store of them is read.
+//! - [`promql`]: the query language over such a store.
 
 mod error;
 mod logs;
 mod metrics;
+pub mod promql;
+pub mod series;
 
 pub use error::TelemetryError;
 pub use logs::{EngineLogs, LogEntry, LogSearch, LogSource, Logs, Source, Stream};
