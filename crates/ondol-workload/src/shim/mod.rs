@@ -2,10 +2,12 @@
 //! of the control plane, and is the only writer of its log and exit.
 //!
 //! It is one process with one thread: the kernel kills the program when the thread that started
-//! it ends, and a hundred idle replicas must cost next to nothing. It must never start an async
-//! runtime, allocate without a bound, or wait for anything but its one `poll`.
+//! it ends, and a hundred idle replicas must cost next to nothing. It must never allocate without
+//! a bound or wait for anything but its one `poll`. Only the shim of a container
+//! ([`contained`]) has a runtime, of that one thread, because it speaks HTTP.
 
 mod child;
+mod contained;
 mod control;
 mod netns;
 mod relay;
@@ -69,6 +71,9 @@ fn run(dir: PathBuf, clock: &dyn Clock) -> io::Result<()> {
     let _lock = home
         .lock()
         .map_err(|error| fail("another shim holds the lock", error))?;
+    if let Some(container) = order.container.clone() {
+        return contained::run(home, order, container, signals, clock);
+    }
     let supervisor = supervise::Supervisor::start(home, order, signals, clock)
         .map_err(|error| fail("cannot prepare the workload", error))?;
     // An engine that died meanwhile will find the files.
