@@ -6,7 +6,8 @@ level=${1:-dev}
 
 # command or file → Debian package
 run_needs=("git:git" "python3:python3" "cc:gcc" "make:make")
-dev_needs=("skopeo:skopeo" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux")
+dev_needs=("skopeo:skopeo" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux"
+    "podman:podman" "runc:runc" "iptables:iptables" "busybox:busybox-static" "catatonit:catatonit")
 
 packages=()
 need() {
@@ -18,6 +19,10 @@ for entry in "${run_needs[@]}"; do need "$entry"; done
 if [ "$level" = dev ]; then
     for entry in "${dev_needs[@]}"; do need "$entry"; done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=("postgresql")
+    # Podman's helpers for networks and names in them have no command of their own.
+    for helper in netavark aardvark-dns; do
+        [ -x "/usr/lib/podman/$helper" ] || [ -x "/usr/libexec/podman/$helper" ] || packages+=("$helper")
+    done
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then

@@ -165,9 +165,10 @@ pub async fn a_user_without_rights(bench: Bench, given: std::path::PathBuf) {
     let mut spec = bench.script(
         "id -u; id -g; pwd; cat input; echo; echo changed > input && echo writable; cat \"$ONDOL_SECRETS_DIR/a/key\" | wc -c
          echo > \"$ONDOL_SECRETS_DIR/a/key\" 2>/dev/null && echo wrote a secret
-         busybox httpd -f -p 80 -h / & sleep 0.2; grep -c ' 0A ' /proc/net/tcp /proc/net/tcp6 | grep -v ':0' | wc -l; kill %1",
+         busybox httpd -f -p 80 -h / & until grep -q ' 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.05; done; echo listens; kill $!",
     );
     spec.work_dir = WorkDir::CopyOf(given);
+    spec.timeout = Some(std::time::Duration::from_secs(60));
     if let Ok(path) = "a/key".parse() {
         let value = Secret::new("some secret".to_owned());
         spec.secret_files.insert(path, value);
@@ -179,7 +180,7 @@ pub async fn a_user_without_rights(bench: Bench, given: std::path::PathBuf) {
     });
     bench.run(&spec).await;
     let out = bench.stdout(&spec.id).await;
-    assert_eq!(out, "1000\n1001\n/srv/app\nbrought\nwritable\n11\n1");
+    assert_eq!(out, "1000\n1001\n/srv/app\nbrought\nwritable\n11\nlistens");
 }
 
 /// The image's entrypoint and command are kept, extended or replaced.

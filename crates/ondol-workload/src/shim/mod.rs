@@ -28,8 +28,8 @@ use crate::wire::{LaunchOrder, LaunchReply, write_line};
 /// The body of the hidden subcommand `ondol shim`; `args` are those behind that word. To be
 /// called before any thread is started.
 ///
-/// `run DIR` carries out the order on its standard input. `relay` and `probe` are helpers that
-/// the shim and the engine start.
+/// `run DIR` carries out the order on its standard input. `relay`, `probe` and `remove` are helpers
+/// that the shim and the engine start.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>, clock: &dyn Clock) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let text = |index: usize| {
@@ -40,6 +40,7 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>, clock: &dyn Clock) ->
     let result = match text(0) {
         "run" if args.len() == 2 => run(PathBuf::from(&args[1]), clock),
         "relay" if args.len() == 4 => relay::main(text(1), text(2), text(3) == "user"),
+        "remove" if args.len() == 3 => contained::remove_main(text(1), text(2)),
         "probe" if args.len() == 2 => netns::probe_main(text(1) == "user"),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,

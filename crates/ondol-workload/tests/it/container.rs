@@ -76,6 +76,17 @@ impl Setup {
         Docker::connect_with_unix(&path, 60, bollard::API_DEFAULT_VERSION).unwrap()
     }
 
+    /// Waits until the engine has nothing of a workload.
+    pub(crate) async fn until_gone(&self, id: &WorkloadId) {
+        for _ in 0..3_000 {
+            if self.containers(id).await.is_empty() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("the container of {id} is still there");
+    }
+
     /// Names of the containers of a workload, running or not.
     pub(crate) async fn containers(&self, id: &WorkloadId) -> Vec<String> {
         let options = ListContainersOptions {
@@ -203,7 +214,7 @@ async fn a_container_is_gone_after_its_end_and_nothing_of_its_output_is_with_the
     assert!(!format!("{inspected:?}").contains(VALUE));
     bench.engine.kill(&spec.id).await.unwrap();
     bench.engine.remove(&spec.id).await.unwrap();
-    assert!(setup.containers(&spec.id).await.is_empty());
+    setup.until_gone(&spec.id).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,6 +258,7 @@ async fn what_is_not_ours_is_never_touched() {
     let network = networks.into_keys().next().unwrap();
     bench.engine.kill(&spec.id).await.unwrap();
     bench.engine.remove(&spec.id).await.unwrap();
+    setup.until_gone(&spec.id).await;
     let engine = setup.engine().await;
     assert_eq!(engine.sweep(&[]).await.unwrap().networks, 1);
 

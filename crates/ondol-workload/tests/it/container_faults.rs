@@ -231,7 +231,7 @@ async fn what_a_crash_leaves_is_swept_and_what_lives_is_not() {
     assert!(setup.containers(&orphan).await.is_empty());
     assert!(bench.is_running(&spec.id).await);
     bench.engine.kill(&spec.id).await.unwrap();
-    // A directory that is removed while its container is still there.
+    setup.until_gone(&spec.id).await;
     assert_eq!(engine.sweep(&[]).await.unwrap().containers, 0);
 }
 

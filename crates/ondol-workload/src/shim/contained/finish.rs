@@ -1,6 +1,7 @@
 //! The end of a container: its last output, how it ended, and its removal.
 
 use std::io;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use bollard::models::ContainerState;
@@ -8,7 +9,7 @@ use bollard::query_parameters::InspectContainerOptions;
 use futures_util::StreamExt;
 
 use super::{Ended, Output, Supervisor};
-use crate::container::{is_missing, remove_container, with_sources};
+use crate::container::{is_missing, with_sources};
 use crate::home::remove_tree;
 use crate::model::{Exit, LogStreamKind};
 
@@ -100,11 +101,17 @@ impl Supervisor<'_> {
         let _ = self.home.write_unknown(None);
         let _ = std::fs::remove_file(self.home.path("sock"));
         // After the exit, which must not be known from the engine alone. What fails here is swept.
-        let _ = tokio::time::timeout(
-            Duration::from_secs(30),
-            remove_container(&self.docker, &self.container.id),
-        )
-        .await;
+        if let Some((program, arguments)) = self.order.shim_command.split_first() {
+            let mut remover = std::process::Command::new(program);
+            remover
+                .args(arguments)
+                .args(["remove", &self.container.address, &self.container.id])
+                .env_clear()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let _ = remover.spawn();
+        }
         result
     }
 

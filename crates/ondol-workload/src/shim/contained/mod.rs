@@ -41,6 +41,9 @@ use crate::wire::{ContainerOrder, LaunchOrder, LaunchReply, Operation, write_lin
 /// engine is asked.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// The same where the kernel does not tell of the end.
+const MOMENT: Duration = Duration::from_millis(5);
+
 /// The longest pause between two attempts to reach the engine.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -74,6 +77,23 @@ pub(super) fn run(
         let _ = write_line(io::stdout().lock(), &LaunchReply::Started);
         super::close_standard_streams();
         supervisor.run(output, signals).await
+    })
+}
+
+/// Removes a container that has ended. Called in a process of its own, so that nobody who waits for
+/// the end waits for this as well.
+pub(super) fn remove_main(address: &str, id: &str) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let address = address.parse().map_err(io::Error::other)?;
+        let docker = crate::container::negotiate(&address)
+            .await
+            .map_err(io::Error::other)?;
+        crate::container::remove_container(&docker, id)
+            .await
+            .map_err(io::Error::other)
     })
 }
 
@@ -146,7 +166,8 @@ impl Supervisor<'_> {
                 Event::Output(Some(Ok(piece))) => self.take(piece),
                 Event::Output(_) => {
                     output = None;
-                    self.look = Some(Instant::now() + SETTLE);
+                    let settle = if first.is_some() { SETTLE } else { MOMENT };
+                    self.look = Some(Instant::now() + settle);
                 }
                 Event::FirstGone => {
                     self.count();
@@ -205,8 +226,8 @@ impl Supervisor<'_> {
                 None => std::future::pending().await,
             }
         };
+        // By chance, so that a flood of output keeps nobody else waiting.
         tokio::select! {
-            biased;
             piece = piece => Event::Output(piece),
             () = gone => Event::FirstGone,
             Some(operation) = self.asked.recv() => Event::Asked(operation),
