@@ -19,6 +19,8 @@ pub(crate) struct Podman {
     dir: PathBuf,
     socket: PathBuf,
     next_socket: AtomicUsize,
+    /// Cleans up when its standard input ends, which is with this program.
+    guard: OnceLock<Child>,
 }
 
 /// The Podman of this program, started when it is first asked for. `None`, with a word and a number
@@ -66,6 +68,7 @@ impl Podman {
             socket: dir.join("podman.sock"),
             dir,
             next_socket: AtomicUsize::new(1),
+            guard: OnceLock::new(),
         };
         podman.guard()?;
         // Not a child of a test's thread, with which it would end.
@@ -94,8 +97,7 @@ impl Podman {
             // Ctrl-C ends the tests, and not what cleans up behind them.
             .process_group(0);
         let child = guard.spawn().map_err(|error| error.to_string())?;
-        // Open until this program ends.
-        std::mem::forget(child);
+        let _ = self.guard.set(child);
         Ok(())
     }
 

@@ -140,6 +140,8 @@ struct Supervisor<'c> {
     /// When to look at the container, and the pause after that.
     look: Option<Instant>,
     pause: Duration,
+    /// When the output ended last.
+    silent_since: Instant,
     /// Since when the engine does not answer.
     away: Option<Timestamp>,
     unknown: bool,
@@ -166,6 +168,7 @@ impl Supervisor<'_> {
                 Event::Output(Some(Ok(piece))) => self.take(piece),
                 Event::Output(_) => {
                     output = None;
+                    self.silent_since = Instant::now();
                     let settle = if first.is_some() { SETTLE } else { MOMENT };
                     self.look = Some(Instant::now() + settle);
                 }
@@ -290,6 +293,10 @@ impl Supervisor<'_> {
                     }
                     return;
                 }
+                if output.is_none() && !self.is_silent_for_long() {
+                    self.look = Some(Instant::now() + MOMENT * 4);
+                    return;
+                }
                 if output.is_none() {
                     *output = attach(&self.docker, &self.container.id).await.ok();
                     let now = self.clock.now();
@@ -321,6 +328,13 @@ impl Supervisor<'_> {
                 self.retry();
             }
         }
+    }
+
+    /// Engines learn of an end a little later than its output ends, and to attach to a container that
+    /// has ended means to some of them to prepare it for another start.
+    fn is_silent_for_long(&self) -> bool {
+        let lives = self.first.as_ref().is_none_or(ProcessIdentity::is_alive);
+        lives && self.silent_since.elapsed() >= LOOK
     }
 
     fn retry(&mut self) {

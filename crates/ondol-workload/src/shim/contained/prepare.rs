@@ -90,6 +90,7 @@ pub(super) async fn start(
         timed_out: false,
         look: None,
         pause: SETTLE,
+        silent_since: Instant::now(),
         away: None,
         unknown: false,
         order,
