@@ -24,10 +24,10 @@ check:
 
 # One build for all tests: selecting fewer crates would compile their dependencies again.
 tests: build
-	ONDOL_REQUIRE_POSTGRES=1 ONDOL_REQUIRE_MLFLOW=1 $(CARGO) test --workspace --locked
+	ONDOL_REQUIRE_POSTGRES=1 ONDOL_REQUIRE_MLFLOW=1 ONDOL_REQUIRE_ENGINE=1 $(CARGO) test --workspace --locked
 
 unit: ## everything but the end-to-end tests
-	ONDOL_REQUIRE_POSTGRES=1 $(CARGO) test --workspace --exclude ondol-testing --locked
+	ONDOL_REQUIRE_POSTGRES=1 ONDOL_REQUIRE_ENGINE=1 $(CARGO) test --workspace --exclude ondol-testing --locked
 
 fresh: build ## the generated pages are what the program says
 	@scripts/fresh.sh

@@ -6,7 +6,8 @@ level=${1:-dev}
 
 # command or file → Debian package
 run_needs=("git:git" "python3:python3" "cc:gcc" "make:make")
-dev_needs=("skopeo:skopeo" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux")
+dev_needs=("skopeo:skopeo" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux"
+    "podman:podman" "runc:runc" "iptables:iptables" "busybox:busybox-static" "catatonit:catatonit")
 
 packages=()
 need() {
@@ -19,6 +20,10 @@ if [ "$level" = dev ]; then
     for entry in "${dev_needs[@]}"; do need "$entry"; done
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=("postgresql")
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=("python3-venv")
+    # Podman's helpers for networks and names in them have no command of their own.
+    for helper in netavark aardvark-dns; do
+        [ -x "/usr/lib/podman/$helper" ] || [ -x "/usr/libexec/podman/$helper" ] || packages+=("$helper")
+    done
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then

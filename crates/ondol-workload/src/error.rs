@@ -100,6 +100,46 @@ pub enum EngineError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The container engine does not answer. Nothing is known about its workloads.
+    #[error("the {engine} engine does not answer: {reason}")]
+    Unreachable {
+        /// Which engine.
+        engine: &'static str,
+        /// What was tried, and what came of it.
+        reason: String,
+    },
+    /// The container engine answered, and refused.
+    #[error("the container engine cannot {action}: {reason}")]
+    Refused {
+        /// What was asked.
+        action: String,
+        /// What it said.
+        reason: String,
+    },
+    /// An image could not be had.
+    #[error("the image {image} cannot be had: {reason}")]
+    Image {
+        /// Which image.
+        image: String,
+        /// Why.
+        reason: String,
+    },
+    /// Something of that name exists in the engine that Ondol has not made.
+    #[error("{what} {name} exists in the container engine, and this installation has not made it")]
+    Foreign {
+        /// What it is: a container, a network, a volume.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Policy forbids what the spec asks for.
+    #[error("workload {id}: {problem}")]
+    Forbidden {
+        /// Which workload.
+        id: WorkloadId,
+        /// What is not allowed.
+        problem: String,
+    },
     /// The file system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -135,7 +175,12 @@ impl Classified for EngineError {
             Self::Running { .. }
             | Self::Stale { .. }
             | Self::VolumeOccupied(_)
-            | Self::PortTaken { .. } => ErrorKind::Conflict,
+            | Self::PortTaken { .. }
+            | Self::Foreign { .. } => ErrorKind::Conflict,
+            Self::Forbidden { .. } => ErrorKind::Forbidden,
+            Self::Unreachable { .. } | Self::Refused { .. } | Self::Image { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Spec { .. } => ErrorKind::InvalidInput,
             Self::NetnsForbidden { .. } => ErrorKind::Unsupported,
             Self::PortsExhausted { .. } | Self::Shim { .. } | Self::ShimSilent { .. } => {
@@ -164,6 +209,11 @@ impl Classified for EngineError {
             Self::ShimSilent { .. } => "workload.shim.silent",
             Self::Log { .. } => "workload.log.unreadable",
             Self::Stored { .. } => "workload.stored.damaged",
+            Self::Unreachable { .. } => "workload.engine.unreachable",
+            Self::Refused { .. } => "workload.engine.refused",
+            Self::Image { .. } => "workload.image.missing",
+            Self::Foreign { .. } => "workload.name.foreign",
+            Self::Forbidden { .. } => "workload.policy.forbidden",
             Self::Io { .. } => "workload.io",
         }
     }
@@ -181,6 +231,11 @@ impl Classified for EngineError {
             Self::NetnsForbidden { .. } => {
                 "let the program listen on $PORT and drop service.port, or run Ondol as root or with user namespaces allowed"
             }
+            Self::Unreachable { .. } => {
+                "install Podman or Docker and start its API socket, or name it with the setting engine.address"
+            }
+            Self::Foreign { .. } => "rename or remove it in the container engine, when it is yours",
+            Self::Forbidden { .. } => "an administrator can allow it for this installation",
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free space on the file system of the data directory"
             }

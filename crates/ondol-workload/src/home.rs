@@ -6,6 +6,7 @@
 //! | `spec.json` | what runs, without secrets | shim, before anything else |
 //! | `identity.json` | shim and program as pid, start time, boot; the control group. Its presence for an incarnation means that the program may have run | shim, before and after the start |
 //! | `exit.json` | how it ended, by atomic rename | shim; the engine for one that was lost |
+//! | `unknown.json` | the container engine does not answer; there only while that is so | shim |
 //! | `sock` | control socket | shim |
 //! | `shim.err` | what a shim that failed said | shim |
 //! | `work/`, `home/`, `tmp/` | the program's directories | engine |
@@ -26,8 +27,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Dirs;
+use crate::container::ContainerSpec;
 use crate::error::EngineError;
-use crate::model::{Command, Exit, Limits, LogPolicy, PortRequest, StopPolicy, WorkloadKind};
+use crate::model::{
+    Command, Exit, Limits, LogPolicy, PortRequest, StopPolicy, WorkloadKind, WorkloadState,
+};
 use crate::procfs::ProcessIdentity;
 
 /// The version of every file here and of the control protocol.
@@ -58,6 +62,8 @@ pub(crate) struct SpecFile {
     pub(crate) stop: StopPolicy,
     pub(crate) timeout: Option<Duration>,
     pub(crate) log: LogPolicy,
+    #[serde(default)]
+    pub(crate) container: Option<Box<ContainerSpec>>,
 }
 
 /// `identity.json`.
@@ -71,6 +77,27 @@ pub(crate) struct IdentityFile {
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) cgroup: Option<Dirs>,
     pub(crate) notices: Vec<String>,
+    /// The container, where there is one; then `child` is its first process as this host sees it.
+    #[serde(default)]
+    pub(crate) container: Option<ContainerIdentity>,
+}
+
+/// Which container of which engine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContainerIdentity {
+    pub(crate) address: String,
+    pub(crate) id: String,
+}
+
+/// `unknown.json`: the shim has lost sight of the program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UnknownFile {
+    pub(crate) v: u32,
+    pub(crate) incarnation: u64,
+    pub(crate) since: Timestamp,
+    pub(crate) reason: String,
 }
 
 /// `exit.json`.
@@ -96,7 +123,7 @@ macro_rules! versioned {
         }
     )*};
 }
-versioned!(SpecFile, IdentityFile, ExitFile);
+versioned!(SpecFile, IdentityFile, UnknownFile, ExitFile);
 
 /// The variable by which processes of a workload are recognised when nothing else is left.
 pub(crate) fn marker(id: &WorkloadId) -> String {
@@ -138,6 +165,17 @@ impl Home {
         read(&self.path("identity.json"))
     }
 
+    /// Why it cannot be told whether an incarnation runs, when that is so.
+    pub(crate) fn unknown(&self, incarnation: u64) -> Result<Option<WorkloadState>, EngineError> {
+        let file: Option<UnknownFile> = read(&self.path("unknown.json"))?;
+        Ok(file
+            .filter(|file| file.incarnation == incarnation)
+            .map(|file| WorkloadState::Unknown {
+                since: file.since,
+                reason: file.reason,
+            }))
+    }
+
     /// The exit of an incarnation, if it has one.
     pub(crate) fn exit(&self, incarnation: u64) -> Result<Option<Exit>, EngineError> {
         let file: Option<ExitFile> = read(&self.path("exit.json"))?;
@@ -153,6 +191,18 @@ impl Home {
     /// `durable` before the program starts: after a power cut, too, it must be known to have run.
     pub(crate) fn write_identity(&self, identity: &IdentityFile, durable: bool) -> io::Result<()> {
         write(&self.path("identity.json"), identity, durable)
+    }
+
+    /// `None` when the engine answers again.
+    pub(crate) fn write_unknown(&self, unknown: Option<&UnknownFile>) -> io::Result<()> {
+        let path = self.path("unknown.json");
+        match unknown {
+            Some(unknown) => write(&path, unknown, false),
+            None => match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+        }
     }
 
     pub(crate) fn write_exit(&self, incarnation: u64, exit: &Exit) -> io::Result<()> {

@@ -2,13 +2,16 @@
 
 pub mod backoff;
 mod cgroup;
+mod check;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod container;
 pub mod engine;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+mod fleet;
 mod home;
 pub mod listening;
 pub mod log;
@@ -22,13 +25,14 @@ mod sys;
 mod wire;
 
 pub use cgroup::CgroupPreference;
+pub use container::{ContainerConfig, ContainerEngine, ContainerSpec};
 pub use engine::{Engine, LogLines};
 pub use error::EngineError;
 pub use mask::Masker;
 pub use model::{
-    Capabilities, CgroupVersion, Command, Exit, Limits, LogLine, LogPolicy, LogPosition, LogQuery,
-    LogStreamKind, Observation, PortRequest, Started, StopPolicy, StopSignal, Usage, WorkDir,
-    WorkloadKind, WorkloadSpec, WorkloadState,
+    Capabilities, CgroupVersion, Command, ContainerCapabilities, Exit, Limits, LogLine, LogPolicy,
+    LogPosition, LogQuery, LogStreamKind, Observation, PortRequest, Started, StopPolicy,
+    StopSignal, Usage, WorkDir, WorkloadKind, WorkloadSpec, WorkloadState,
 };
 pub use process::{Config, ProcessEngine, USUAL_PATH};
 pub use shim::shim_main;

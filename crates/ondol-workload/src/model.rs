@@ -10,6 +10,8 @@ use ondol_types::{ProjectName, RelPath, Secret, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::container::ContainerSpec;
+
 /// Whether a workload is expected to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -175,7 +177,8 @@ pub struct WorkloadSpec {
     pub secret_files: BTreeMap<RelPath, Secret>,
     /// The directory it starts in.
     pub work_dir: WorkDir,
-    /// Host directories that appear inside the work directory.
+    /// Host directories that appear inside the work directory. In a container they must be
+    /// directories that the engine was told it may share.
     pub volumes: Vec<(PathBuf, RelPath)>,
     /// Which port it is to listen on.
     pub port: PortRequest,
@@ -189,6 +192,8 @@ pub struct WorkloadSpec {
     pub log: LogPolicy,
     /// Further values to mask in the logs. `secret_env` and `secret_files` are masked anyway.
     pub masks: Vec<Secret>,
+    /// The root filesystem it needs; `None` runs it with the host's.
+    pub container: Option<Box<ContainerSpec>>,
 }
 
 impl WorkloadSpec {
@@ -218,6 +223,7 @@ impl WorkloadSpec {
             timeout: None,
             log: LogPolicy::default(),
             masks: Vec::new(),
+            container: None,
         }
     }
 }
@@ -291,6 +297,15 @@ pub enum WorkloadState {
         pid: i32,
         /// Since when.
         started_at: Timestamp,
+    },
+    /// Whether it runs cannot be told, because its engine does not answer. It may well run, so
+    /// nothing must be started in its place.
+    #[serde(rename_all = "camelCase")]
+    Unknown {
+        /// Since when.
+        since: Timestamp,
+        /// What the engine did instead of answering.
+        reason: String,
     },
     /// It has ended, with everything it started.
     Exited(Exit),
@@ -440,8 +455,31 @@ pub struct Capabilities {
     pub netns: bool,
     /// Whether that network namespace reaches other hosts, with name resolution.
     pub netns_outbound: bool,
+    /// What it can do with containers; `None` for an engine without.
+    pub container: Option<ContainerCapabilities>,
     /// What is missing and what that means, for people.
     pub notices: Vec<String>,
+}
+
+/// What an engine for containers can do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerCapabilities {
+    /// Whether it answers now. When it does not, the rest is what a usual one can do.
+    pub reachable: bool,
+    /// Its product and version, such as `Podman Engine 4.3.1`.
+    pub engine: String,
+    /// Where it is asked.
+    pub address: String,
+    /// Whether it runs without root's rights.
+    pub rootless: bool,
+    /// Whether a small first process passes on signals and reaps orphans. Without it, a program
+    /// is process 1 and ignores every signal that it does not handle.
+    pub init: bool,
+    /// Whether the networks of two projects cannot reach each other.
+    pub isolated_networks: bool,
+    /// Whether workloads of one network find each other by name.
+    pub service_names: bool,
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::os::fd::OwnedFd;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
 
 /// Ticks per second of the times in `/proc/<pid>/stat`; Linux shows 100 on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -27,6 +29,19 @@ impl ProcessIdentity {
             start_ticks: Stat::of(pid)?.start_ticks,
             boot_id: boot_id()?,
         })
+    }
+
+    /// A descriptor that is readable when the process has ended, whoever its parent is. Inside a
+    /// runtime only.
+    pub(crate) fn watch(&self) -> std::io::Result<AsyncFd<OwnedFd>> {
+        let raw = pid(self.pid)?;
+        let fd: OwnedFd = pidfd_open(raw, PidfdFlags::NONBLOCK)
+            .or_else(|_| pidfd_open(raw, PidfdFlags::empty()))?;
+        // The pid may mean another process since the identity was written.
+        if !self.is_alive() {
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
+        crate::sys::async_readable(fd)
     }
 
     /// Whether the process exists and is not a zombie.

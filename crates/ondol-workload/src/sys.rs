@@ -236,6 +236,11 @@ impl SignalFd {
         }
     }
 
+    /// Another descriptor of the same, for waiting.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone().map(OwnedFd::from)
+    }
+
     /// The next pending signal's number.
     pub(crate) fn next(&self) -> Option<i32> {
         use std::io::Read;

@@ -51,6 +51,25 @@ pub(crate) struct LaunchOrder {
     pub(crate) outbound: Option<PathBuf>,
     /// What the engine wants people to know about this workload.
     pub(crate) notices: Vec<String>,
+    /// The container that the engine has made for it; the shim starts it.
+    #[serde(default)]
+    pub(crate) container: Option<ContainerOrder>,
+}
+
+/// What a shim must know of a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContainerOrder {
+    /// Where the engine is asked.
+    pub(crate) address: String,
+    /// The container, as the engine calls it.
+    pub(crate) id: String,
+    /// Whether its first process is a small one that passes signals on.
+    pub(crate) init: bool,
+    /// The user and group whom its secret files belong to, where they are known.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// What is started, for messages.
+    pub(crate) program: String,
 }
 
 /// The secret part of an order, in types that do not show it.
@@ -107,7 +126,32 @@ impl LaunchOrder {
             user_namespace,
             outbound,
             notices,
+            container: None,
         }
+    }
+
+    /// An order to start a container. Its limits are the container engine's.
+    pub(crate) fn contained(
+        spec: SpecFile,
+        secrets: &Secrets,
+        shim_command: Vec<OsString>,
+        container: ContainerOrder,
+        notices: Vec<String>,
+    ) -> Self {
+        let mut order = Self::new(
+            spec,
+            secrets,
+            String::new(),
+            BTreeMap::new(),
+            None,
+            shim_command,
+            None,
+            false,
+            None,
+            notices,
+        );
+        order.container = Some(container);
+        order
     }
 
     /// The bytes to send, wiped when they have been.

@@ -641,6 +641,7 @@ impl Engine for Outside {
             pids_limit: false,
             netns: false,
             netns_outbound: false,
+            container: None,
             notices: Vec::new(),
         }
     }

@@ -170,6 +170,8 @@ impl Inner {
                 match observation.state {
                     WorkloadState::Exited(exit) => Seen::Exited(exit),
                     WorkloadState::Starting | WorkloadState::Running { .. } => Seen::Alive,
+                    // Nothing is concluded from the silence of what runs it.
+                    WorkloadState::Unknown { .. } => Seen::Busy,
                 }
             }
             Ok(_) => Seen::Absent,

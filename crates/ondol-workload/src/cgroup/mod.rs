@@ -35,6 +35,30 @@ pub(crate) struct Dirs {
 }
 
 impl Dirs {
+    /// The groups that a process is in, for reading what they count. For processes that others
+    /// have put into groups; they are never changed here.
+    pub(crate) fn of_process(pid: i32) -> Option<Self> {
+        let mounts = mounts::Mounts::of_process(pid)?;
+        let v1: BTreeMap<String, PathBuf> = ["cpuacct", "memory", "pids"]
+            .iter()
+            .filter_map(|name| Some((name.to_string(), mounts.controller(name)?)))
+            .collect();
+        if v1.contains_key("memory") {
+            return Some(Self {
+                version: CgroupVersion::V1,
+                dirs: v1,
+                controllers: BTreeSet::new(),
+            });
+        }
+        let unified = mounts.unified()?;
+        let controllers = fs::read_to_string(unified.join("cgroup.controllers")).ok()?;
+        Some(Self {
+            version: CgroupVersion::V2,
+            dirs: [("unified".to_owned(), unified)].into(),
+            controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+        })
+    }
+
     /// Whether groups made here have a controller.
     pub(crate) fn has(&self, controller: &str) -> bool {
         match self.version {

@@ -19,6 +19,13 @@ impl Mounts {
         Some(Self::parse(&mountinfo, &cgroup))
     }
 
+    /// The groups of another process, as the mounts of this one show them.
+    pub(super) fn of_process(pid: i32) -> Option<Self> {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        Some(Self::parse(&mountinfo, &cgroup))
+    }
+
     /// The own v2 group's directory.
     pub(super) fn unified(&self) -> Option<PathBuf> {
         self.unified.clone()

@@ -2,12 +2,14 @@
 //! panics when the engine does something else. Programs are `/bin/sh` scripts, so that any
 //! engine with a POSIX userland can run them.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use ondol_types::{SystemClock, WorkloadId};
 
+use crate::container::ContainerSpec;
 use crate::engine::Engine;
 use crate::model::{
     Command, Exit, LogLine, LogPosition, LogQuery, LogStreamKind, Observation, WorkloadKind,
@@ -15,18 +17,32 @@ use crate::model::{
 };
 
 mod cases;
+mod contained;
+mod limits;
 mod logs;
+mod neighbours;
 mod resources;
 
 pub use cases::*;
+pub use contained::*;
+pub use limits::*;
 pub use logs::*;
+pub use neighbours::*;
 pub use resources::*;
+
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
 
 /// An engine under test.
 #[derive(Clone)]
 pub struct Bench {
     /// The engine.
     pub engine: Arc<dyn Engine>,
+    /// What every workload of the suite runs in; `None` for an engine without images. The image
+    /// has a POSIX userland, `bash`, `getent` and a `busybox` with `httpd`.
+    pub container: Option<ContainerSpec>,
 }
 
 impl Bench {
@@ -34,6 +50,23 @@ impl Bench {
     pub fn new(engine: impl Engine + 'static) -> Self {
         Self {
             engine: Arc::new(engine),
+            container: None,
+        }
+    }
+
+    /// A bench around an engine for images.
+    pub fn contained(engine: impl Engine + 'static, container: ContainerSpec) -> Self {
+        Self {
+            engine: Arc::new(engine),
+            container: Some(container),
+        }
+    }
+
+    /// The address at which a server must listen to be reached from outside its surroundings.
+    pub fn reachable_ip(&self) -> IpAddr {
+        match self.container {
+            Some(_) => Ipv4Addr::UNSPECIFIED.into(),
+            None => Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -42,13 +75,10 @@ impl Bench {
         let id = WorkloadId::generate(&SystemClock);
         #[expect(clippy::expect_used, reason = "a constant")]
         let project = "conformance".parse().expect("a valid name");
-        WorkloadSpec::new(
-            id,
-            1,
-            project,
-            WorkloadKind::Once,
-            Command::Shell(text.to_owned()),
-        )
+        let command = Command::Shell(text.to_owned());
+        let mut spec = WorkloadSpec::new(id, 1, project, WorkloadKind::Once, command);
+        spec.container = self.container.clone().map(Box::new);
+        spec
     }
 
     /// Starts a workload.

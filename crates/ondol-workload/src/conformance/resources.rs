@@ -4,13 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::Bench;
+use super::{Bench, skipped};
 use crate::model::{PortRequest, WorkloadKind};
-
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}
 
 /// A program that takes more memory than it may is killed, and that is why.
 pub async fn out_of_memory_is_told(bench: Bench) {
@@ -53,17 +48,36 @@ pub async fn a_fork_bomb_is_contained(bench: Bench) {
 }
 
 /// Processes that were put into the background, into sessions of their own, end with the main one.
-pub async fn what_is_left_behind_is_ended(bench: Bench, alive: impl Fn(i32) -> bool) {
-    let script = "setsid sh -c 'trap \"\" TERM HUP; sleep 600 & wait' >/dev/null 2>&1 & echo pid $!; (sleep 601 & echo pid $!); sleep 0.1; exit 3";
-    let spec = bench.script(script);
-    assert_eq!(bench.run(&spec).await.code, Some(3));
-    let out = bench.stdout(&spec.id).await;
-    let pids: Vec<i32> = out
-        .lines()
-        .filter_map(|line| line.strip_prefix("pid ")?.parse().ok())
+/// `alive` tells whether the host has a process with such an argument.
+pub async fn what_is_left_behind_is_ended(bench: Bench, alive: impl Fn(&str) -> bool) {
+    let marks: Vec<String> = (0..2)
+        .map(|n| format!("{}{n}", 600_000 + std::process::id()))
         .collect();
-    assert_eq!(pids.len(), 2, "{out}");
-    assert!(pids.iter().all(|&pid| !alive(pid)), "{pids:?}");
+    let script = format!(
+        "setsid sh -c 'trap \"\" TERM HUP; sleep {} & wait' >/dev/null 2>&1 & setsid sleep {} &
+         trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done",
+        marks[0], marks[1]
+    );
+    let spec = bench.script(&script);
+    bench.start(&spec).await;
+    bench.until_logged(&spec.id, "ready").await;
+    bench
+        .until("its processes", || {
+            let all = marks.iter().all(|mark| alive(mark));
+            async move { all }
+        })
+        .await;
+    let policy = crate::model::StopPolicy {
+        grace: Duration::from_millis(300),
+        ..crate::model::StopPolicy::default()
+    };
+    let exit = bench.engine.stop(&spec.id, policy).await;
+    assert!(
+        exit.as_ref().is_ok_and(|exit| exit.code == Some(3)),
+        "{exit:?}"
+    );
+    let left: Vec<&String> = marks.iter().filter(|mark| alive(mark)).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// What is used is counted, and kept with the exit.
@@ -85,21 +99,6 @@ pub async fn usage_is_counted(bench: Bench) {
     );
 }
 
-const SERVER: &str = "import http.server, os, sys
-port = int(sys.argv[1]) if len(sys.argv) > 1 else int(os.environ['PORT'])
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = ('port %s' % os.environ.get('PORT')).encode()
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args): pass
-server = http.server.HTTPServer(('127.0.0.1', port), Handler)
-print('listening', flush=True)
-server.serve_forever()
-";
-
 fn get(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -109,30 +108,48 @@ fn get(address: SocketAddr) -> std::io::Result<String> {
     Ok(text)
 }
 
-fn server(bench: &Bench, argument: &str) -> crate::model::WorkloadSpec {
-    let mut spec = bench.script(&format!("exec python3 -c \"$SERVER\" {argument}"));
-    spec.env.insert("SERVER".into(), SERVER.into());
+/// A server that answers with the port it was given, and listens there or where it is told.
+pub(super) fn server(bench: &Bench, port: &str) -> crate::model::WorkloadSpec {
+    let ip = bench.reachable_ip();
+    let mut spec = bench.script(&format!(
+        "mkdir -p www && echo \"port $PORT\" > www/index.html && exec busybox httpd -f -p {ip}:{port} -h www"
+    ));
     spec.kind = WorkloadKind::KeepAlive;
     spec
 }
 
+/// Where a workload listens, as soon as it does.
+pub(super) async fn listens(bench: &Bench, id: &ondol_types::WorkloadId) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for _ in 0..3_000 {
+        found = match bench.engine.listening(id).await {
+            Ok(found) => found,
+            Err(error) => panic!("{error:?}"),
+        };
+        if !found.is_empty() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    found
+}
+
 /// A program gets a port of its own and is reached there; another that ignores it is found.
 pub async fn a_port_is_given_and_listeners_are_found(bench: Bench) {
-    let mut spec = server(&bench, "");
+    let mut spec = server(&bench, "$PORT");
     spec.port = PortRequest::Auto;
     let seen = bench.start(&spec).await;
     let Some(address) = seen.address else {
         panic!("no address: {seen:?}")
     };
-    bench.until_logged(&spec.id, "listening").await;
+    let inside = |port| SocketAddr::new(bench.reachable_ip(), port);
+    assert_eq!(listens(&bench, &spec.id).await, [inside(address.port())]);
     let answer = get(address).unwrap_or_else(|error| panic!("{error}"));
     assert!(
-        answer.ends_with(&format!("port {}", address.port())),
+        answer
+            .trim_end()
+            .ends_with(&format!("port {}", address.port())),
         "{answer}"
-    );
-    assert_eq!(
-        bench.engine.listening(&spec.id).await.unwrap_or_default(),
-        [address]
     );
 
     // A free port that was not asked for, as a program with a habit takes it.
@@ -144,15 +161,7 @@ pub async fn a_port_is_given_and_listeners_are_found(bench: Bench) {
     stubborn.port = PortRequest::Auto;
     let other = bench.start(&stubborn).await;
     assert_ne!(other.address, Some(address));
-    bench.until_logged(&stubborn.id, "listening").await;
-    assert_eq!(
-        bench
-            .engine
-            .listening(&stubborn.id)
-            .await
-            .unwrap_or_default(),
-        [habit]
-    );
+    assert_eq!(listens(&bench, &stubborn.id).await, [inside(habit.port())]);
     for id in [spec.id, stubborn.id] {
         let _ = bench.engine.kill(&id).await;
     }
@@ -170,16 +179,13 @@ pub async fn a_fixed_port_has_a_network_of_its_own(bench: Bench) {
         let mut spec = server(&bench, "8123");
         spec.port = PortRequest::Fixed(8_123);
         let seen = bench.start(&spec).await;
-        bench.until_logged(&spec.id, "listening").await;
         let Some(address) = seen.address else {
             panic!("no address: {seen:?}")
         };
+        let inside = SocketAddr::new(bench.reachable_ip(), 8_123);
+        assert_eq!(listens(&bench, &spec.id).await, [inside]);
         let answer = get(address).unwrap_or_else(|error| panic!("{error}"));
-        assert!(answer.ends_with("port 8123"), "{answer}");
-        assert_eq!(
-            bench.engine.listening(&spec.id).await.unwrap_or_default(),
-            ["127.0.0.1:8123".parse::<SocketAddr>().unwrap_or(address)]
-        );
+        assert!(answer.trim_end().ends_with("port 8123"), "{answer}");
         addresses.push(address);
         ids.push(spec.id);
     }
@@ -191,7 +197,12 @@ pub async fn a_fixed_port_has_a_network_of_its_own(bench: Bench) {
             .await;
         assert!(exit.is_ok_and(|exit| exit.stopped && exit.signal == Some(15)));
     }
-    assert!(TcpStream::connect(addresses[0]).is_err());
+    bench
+        .until("the end of its port", || {
+            let closed = TcpStream::connect(addresses[0]).is_err();
+            async move { closed }
+        })
+        .await;
 }
 
 /// From a network namespace the host is reached, and the name server is the one provided.
@@ -200,10 +211,10 @@ pub async fn a_fixed_port_has_a_way_out(bench: Bench) {
         skipped("this host has no way out of a network namespace");
         return;
     }
-    let mut host = server(&bench, "");
+    let mut host = server(&bench, "$PORT");
     host.port = PortRequest::Auto;
     let seen = bench.start(&host).await;
-    bench.until_logged(&host.id, "listening").await;
+    listens(&bench, &host.id).await;
     let Some(address) = seen.address else {
         panic!("no address: {seen:?}")
     };
@@ -231,11 +242,11 @@ pub async fn an_assigned_port_is_given_once(bench: Bench) {
     let Ok(free) = free else {
         panic!("no free port")
     };
-    let mut spec = server(&bench, "");
+    let mut spec = server(&bench, "$PORT");
     spec.port = PortRequest::Assigned(free.port());
     let seen = bench.start(&spec).await;
     assert_eq!(seen.address, Some(free));
-    let mut second = server(&bench, "");
+    let mut second = server(&bench, "$PORT");
     second.port = PortRequest::Assigned(free.port());
     let error = bench.engine.start(second).await;
     assert!(

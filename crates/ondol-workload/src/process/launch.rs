@@ -1,119 +1,54 @@
-//! Starting an incarnation: at most once, whatever dies in between.
+//! Handing an incarnation to a shim, and ending what is left when the shim is gone.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ondol_types::WorkloadId;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-use super::{Inner, Netns, NetnsWay, blocking, lock, prepare};
+use super::{Host, Netns, NetnsWay, blocking, prepare};
 use crate::error::EngineError;
-use crate::home::{SpecFile, VERSION};
-use crate::model::{PortRequest, Started, WorkloadSpec, WorkloadState};
-use crate::ports::is_free;
-use crate::wire::{LaunchOrder, LaunchReply, Secrets};
+use crate::fleet::{Backend, Fleet, Settled, shim};
+use crate::home::{Home, IdentityFile, SpecFile, VERSION, marker};
+use crate::model::{PortRequest, Usage, WorkloadSpec};
+use crate::procfs;
+use crate::wire::{LaunchOrder, Secrets};
 
-/// How long a shim may take to take over.
-const LAUNCH_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the rest of a lost workload is killed for.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The longest reply of a shim.
-const MAX_REPLY_BYTES: u64 = 64 << 10;
-
-impl Inner {
-    pub(super) async fn start(self: Arc<Self>, spec: WorkloadSpec) -> Result<Started, EngineError> {
-        let id = spec.id;
-        prepare::check(&spec)?;
-        let gate = self.gate(&id);
-        let _gate = gate.lock().await;
-        if let Some(observation) = self.observe_gated(&id).await? {
-            if observation.incarnation == spec.incarnation {
-                return Ok(Started {
-                    newly: false,
-                    address: observation.address,
-                    observation,
-                });
-            }
-            if observation.state.exit().is_none() {
-                return Err(EngineError::Running {
-                    id,
-                    incarnation: observation.incarnation,
-                });
-            }
-            if observation.incarnation > spec.incarnation {
-                return Err(EngineError::Stale {
-                    id,
-                    asked: spec.incarnation,
-                    known: observation.incarnation,
-                });
-            }
+#[async_trait::async_trait]
+impl Backend for Host {
+    async fn admit(&self, spec: &WorkloadSpec) -> Result<(), EngineError> {
+        if spec.container.is_some() {
+            return Err(EngineError::Spec {
+                id: spec.id,
+                problem: "it needs a root filesystem of its own, which the process engine does not have; the container engine does".to_owned(),
+            });
         }
-        let host_port = self.host_port(&spec).await?;
-        let launched = self.launch(spec, host_port).await;
-        if launched.is_err() {
-            lock(&self.ports).release(&id);
+        if let PortRequest::Fixed(port) = spec.port
+            && let Err(reason) = &self.netns().await.way
+        {
+            return Err(EngineError::NetnsForbidden {
+                port,
+                reason: reason.clone(),
+            });
         }
-        launched?;
-        self.crash.reached("workload.start.launched");
-        let observation = self
-            .observe_gated(&id)
-            .await?
-            .ok_or_else(|| EngineError::Shim {
-                id,
-                reason: "it has left nothing behind".to_owned(),
-            })?;
-        if matches!(observation.state, WorkloadState::Exited(_)) {
-            lock(&self.ports).release(&id);
-        } else {
-            self.clone().watch(id);
-        }
-        self.changed();
-        tracing::info!(workload.id = %id, workload.incarnation = observation.incarnation, "workload started");
-        Ok(Started {
-            newly: true,
-            address: observation.address,
-            observation,
-        })
+        Ok(())
     }
 
-    /// The port of the host at which the workload is reached.
-    async fn host_port(&self, spec: &WorkloadSpec) -> Result<Option<u16>, EngineError> {
-        match spec.port {
-            PortRequest::None => Ok(None),
-            PortRequest::Auto => lock(&self.ports).allocate(&spec.id).map(Some),
-            PortRequest::Assigned(port) => {
-                lock(&self.ports).reserve(port, &spec.id)?;
-                if !is_free(port) {
-                    lock(&self.ports).release(&spec.id);
-                    return Err(EngineError::PortTaken {
-                        port,
-                        owner: "another program of this host".to_owned(),
-                    });
-                }
-                Ok(Some(port))
-            }
-            PortRequest::Fixed(port) => {
-                if let Err(reason) = &self.netns().await.way {
-                    return Err(EngineError::NetnsForbidden {
-                        port,
-                        reason: reason.clone(),
-                    });
-                }
-                lock(&self.ports).allocate(&spec.id).map(Some)
-            }
-        }
-    }
-
-    async fn launch(&self, spec: WorkloadSpec, host_port: Option<u16>) -> Result<(), EngineError> {
+    async fn launch(
+        &self,
+        fleet: &Fleet,
+        spec: WorkloadSpec,
+        host_port: Option<u16>,
+    ) -> Result<(), EngineError> {
         let id = spec.id;
-        let home = self.home(&id);
+        let home = fleet.home(&id);
         let (spec, work_dir) = blocking(move || {
             let work_dir = prepare::directories(&home, &spec)?;
             Ok::<_, EngineError>((spec, work_dir))
         })
         .await?;
-        self.crash.reached("workload.start.prepared");
+        fleet.reached("workload.start.prepared");
         let mut notices = Vec::new();
         let mut outbound = None;
         let mut user_namespace = false;
@@ -153,66 +88,63 @@ impl Inner {
             stop: spec.stop,
             timeout: spec.timeout,
             log: spec.log,
+            container: None,
         };
         let order = LaunchOrder::new(
             stored,
             &secrets,
-            self.config.path.clone(),
-            self.config.base_env.clone(),
-            self.config.tool_dir.clone(),
-            self.config.shim_command.clone(),
+            self.path.clone(),
+            self.base_env.clone(),
+            self.tool_dir.clone(),
+            self.shim_command.clone(),
             self.cgroups.dirs.clone(),
             user_namespace,
             outbound,
             notices,
         );
-        self.hand_over(id, &order).await
+        fleet.hand_over(id, &order).await
     }
 
-    /// Starts a shim and gives it its order.
-    async fn hand_over(&self, id: WorkloadId, order: &LaunchOrder) -> Result<(), EngineError> {
-        let failed = |reason: String| EngineError::Shim { id, reason };
-        let dir = self.home(&id).dir().to_owned();
-        let errors = dir.join("shim.err");
-        let stderr = std::fs::File::create(&errors).map_err(EngineError::io("make", &errors))?;
-        let mut command = shim(&self.config.shim_command);
-        command
-            .arg("run")
-            .arg(&dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
-        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        // Reaped whenever it ends, which may be long after this engine.
-        let reaped = tokio::spawn(async move { child.wait().await });
-        let talk = async {
-            let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else {
-                return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-            };
-            let bytes = order.encode()?;
-            stdin.write_all(bytes.expose()).await?;
-            drop(stdin);
-            let mut reply = Vec::new();
-            stdout.take(MAX_REPLY_BYTES).read_to_end(&mut reply).await?;
-            Ok(reply)
-        };
-        let reply = match tokio::time::timeout(LAUNCH_PATIENCE, talk).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => return Err(failed(with_errors(&errors, &error.to_string()))),
-            Err(_) => {
-                // It may yet take over; then the next look at the directory finds it running.
-                reaped.abort();
-                return Err(failed("it did not answer in time".to_owned()));
-            }
-        };
-        match serde_json::from_slice(&reply) {
-            Ok(LaunchReply::Started) => Ok(()),
-            Ok(LaunchReply::Failed(reason)) => Err(failed(reason)),
-            Err(_) => Err(failed(with_errors(&errors, "it ended without an answer"))),
+    async fn settle(
+        &self,
+        home: &Home,
+        spec: &SpecFile,
+        identity: &IdentityFile,
+    ) -> Result<Settled, EngineError> {
+        let _ = home;
+        let (id, identity) = (spec.id, identity.clone());
+        Ok(blocking(move || end_rest(&marker(&id), &identity)).await)
+    }
+}
+
+/// Ends everything that a workload without a shim has left.
+fn end_rest(marker: &str, identity: &IdentityFile) -> Settled {
+    let mut usage = Usage::default();
+    let mut oom = false;
+    if let Some(group) = identity.cgroup.as_ref().filter(|_| same_boot(identity)) {
+        group.kill_all(KILL_PATIENCE);
+        usage.cpu_seconds = group.usage().0.unwrap_or(0.0);
+        usage.memory_bytes = group.peak_memory().unwrap_or(0);
+        oom = group.oom_killed();
+        group.remove();
+    }
+    if same_boot(identity) {
+        let rest = || procfs::left_behind(marker, identity.child.as_ref());
+        let deadline = Instant::now() + KILL_PATIENCE;
+        while !rest().is_empty() && Instant::now() < deadline {
+            procfs::kill_round(rest);
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
+    Settled { oom, usage }
+}
 
+/// After a restart of the machine nothing of a workload can live, and pids mean others.
+fn same_boot(identity: &IdentityFile) -> bool {
+    procfs::boot_id().as_ref() == Some(&identity.shim.boot_id)
+}
+
+impl Host {
     /// What the host allows for network namespaces, tried once.
     pub(super) async fn netns(&self) -> &Netns {
         self.netns
@@ -242,7 +174,7 @@ impl Inner {
     }
 
     async fn probe(&self, kind: &str) -> Result<(), String> {
-        let mut command = shim(&self.config.shim_command);
+        let mut command = shim(&self.shim_command);
         command
             .args(["probe", kind])
             .stdin(Stdio::null())
@@ -259,27 +191,5 @@ impl Inner {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the probe did not end".to_owned()),
         }
-    }
-}
-
-/// A shim with nothing of this process's environment, in a directory that is always there.
-fn shim(command: &[std::ffi::OsString]) -> tokio::process::Command {
-    let program = command.first().cloned().unwrap_or_default();
-    let mut shim = tokio::process::Command::new(program);
-    shim.args(command.iter().skip(1))
-        .env_clear()
-        .current_dir("/");
-    shim
-}
-
-fn with_errors(path: &Path, reason: &str) -> String {
-    let said = std::fs::read(path).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said[..said.len().min(2_000)])
-        .trim()
-        .to_owned();
-    if said.is_empty() {
-        reason.to_owned()
-    } else {
-        format!("{reason}: {said}")
     }
 }

@@ -14,65 +14,6 @@ use crate::model::{WorkDir, WorkloadSpec};
 /// The deepest tree that is copied; deeper ones are loops.
 const MAX_DEPTH: usize = 256;
 
-/// Refuses what no engine could run, with the place in the spec.
-pub(super) fn check(spec: &WorkloadSpec) -> Result<(), EngineError> {
-    let wrong = |problem: String| {
-        Err(EngineError::Spec {
-            id: spec.id,
-            problem,
-        })
-    };
-    let argv = spec.command.argv();
-    if argv.first().is_none_or(String::is_empty) {
-        return wrong("the command is empty".into());
-    }
-    if argv.iter().any(|argument| argument.contains('\0')) {
-        return wrong("the command has a NUL character".into());
-    }
-    let names = spec.env.keys().chain(spec.secret_env.keys());
-    if let Some(name) = names
-        .into_iter()
-        .find(|name| name.is_empty() || name.contains(['=', '\0']))
-    {
-        return wrong(format!(
-            "`{}` cannot be the name of an environment variable",
-            name.escape_debug()
-        ));
-    }
-    if let Some((name, _)) = spec.env.iter().find(|(_, value)| value.contains('\0')) {
-        return wrong(format!(
-            "the value of the environment variable {name} has a NUL character"
-        ));
-    }
-    if let Some((name, _)) = spec
-        .secret_env
-        .iter()
-        .find(|(_, value)| value.expose().contains('\0'))
-    {
-        return wrong(format!(
-            "the value of the secret {name} has a NUL character, so it can only be a file"
-        ));
-    }
-    if spec
-        .limits
-        .cpu_cores
-        .is_some_and(|cores| !cores.is_finite() || cores <= 0.0)
-    {
-        return wrong("the processor limit must be more than zero".into());
-    }
-    if spec
-        .limits
-        .memory_bytes
-        .is_some_and(|bytes| bytes < 1 << 20)
-    {
-        return wrong("the memory limit must be at least 1 MiB".into());
-    }
-    if spec.limits.pids == Some(0) {
-        return wrong("the limit on processes must be at least 1".into());
-    }
-    Ok(())
-}
-
 /// Makes the directories of an incarnation and returns the one it runs in.
 pub(super) fn directories(home: &Home, spec: &WorkloadSpec) -> Result<PathBuf, EngineError> {
     make_private_dir(home.dir()).map_err(EngineError::io("make", home.dir()))?;

@@ -9,7 +9,7 @@ use crate::home::{Home, VERSION};
 use crate::wire::{MAX_REQUEST_BYTES, Operation, Request, Response, write_line};
 
 /// More clients than these at one time are a mistake; the oldest is dropped.
-const MAX_CLIENTS: usize = 16;
+pub(super) const MAX_CLIENTS: usize = 16;
 
 struct Client {
     stream: UnixStream,
@@ -23,20 +23,10 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Binds the socket, in place of one that a dead shim left.
+    /// Binds the socket.
     pub(super) fn bind(home: &Home) -> io::Result<Self> {
-        let listener = home.with_socket_path(|path| {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let listener = UnixListener::bind(path)?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-            Ok(listener)
-        })?;
-        listener.set_nonblocking(true)?;
         Ok(Self {
-            listener,
+            listener: listen(home)?,
             clients: Vec::new(),
         })
     }
@@ -64,6 +54,21 @@ impl Control {
     }
 }
 
+/// Binds the socket of a workload, in place of one that a dead shim left.
+pub(super) fn listen(home: &Home) -> io::Result<UnixListener> {
+    let listener = home.with_socket_path(|path| {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 impl Client {
     /// False when the client is done for.
     fn serve(&mut self, answer: &mut impl FnMut(Operation) -> Response) -> bool {
@@ -82,19 +87,24 @@ impl Client {
         }
         while let Some(end) = self.input.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = self.input.drain(..=end).collect();
-            let response = match serde_json::from_slice::<Request>(&line) {
-                Ok(Request { v: VERSION, op }) => answer(op),
-                Ok(Request { v, .. }) => {
-                    refusal(format!("protocol version {v} is not known, only {VERSION}"))
-                }
-                Err(error) => refusal(format!("not a request: {error}")),
-            };
+            let response = understand(&line).map_or_else(|refusal| refusal, &mut *answer);
             // A client that does not read its answers is not waited for.
             if write_line(&self.stream, &response).is_err() {
                 return false;
             }
         }
         true
+    }
+}
+
+/// What one line asks for, or what to answer when it is not understood.
+pub(super) fn understand(line: &[u8]) -> Result<Operation, Response> {
+    match serde_json::from_slice::<Request>(line) {
+        Ok(Request { v: VERSION, op }) => Ok(op),
+        Ok(Request { v, .. }) => Err(refusal(format!(
+            "protocol version {v} is not known, only {VERSION}"
+        ))),
+        Err(error) => Err(refusal(format!("not a request: {error}"))),
     }
 }
 

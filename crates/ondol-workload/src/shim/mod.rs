@@ -2,10 +2,12 @@
 //! of the control plane, and is the only writer of its log and exit.
 //!
 //! It is one process with one thread: the kernel kills the program when the thread that started
-//! it ends, and a hundred idle replicas must cost next to nothing. It must never start an async
-//! runtime, allocate without a bound, or wait for anything but its one `poll`.
+//! it ends, and a hundred idle replicas must cost next to nothing. It must never allocate without
+//! a bound or wait for anything but its one `poll`. Only the shim of a container
+//! ([`contained`]) has a runtime, of that one thread, because it speaks HTTP.
 
 mod child;
+mod contained;
 mod control;
 mod netns;
 mod relay;
@@ -26,8 +28,8 @@ use crate::wire::{LaunchOrder, LaunchReply, write_line};
 /// The body of the hidden subcommand `ondol shim`; `args` are those behind that word. To be
 /// called before any thread is started.
 ///
-/// `run DIR` carries out the order on its standard input. `relay` and `probe` are helpers that
-/// the shim and the engine start.
+/// `run DIR` carries out the order on its standard input. `relay`, `probe` and `remove` are helpers
+/// that the shim and the engine start.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>, clock: &dyn Clock) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let text = |index: usize| {
@@ -38,6 +40,7 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>, clock: &dyn Clock) ->
     let result = match text(0) {
         "run" if args.len() == 2 => run(PathBuf::from(&args[1]), clock),
         "relay" if args.len() == 4 => relay::main(text(1), text(2), text(3) == "user"),
+        "remove" if args.len() == 3 => contained::remove_main(text(1), text(2)),
         "probe" if args.len() == 2 => netns::probe_main(text(1) == "user"),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -69,6 +72,9 @@ fn run(dir: PathBuf, clock: &dyn Clock) -> io::Result<()> {
     let _lock = home
         .lock()
         .map_err(|error| fail("another shim holds the lock", error))?;
+    if let Some(container) = order.container.clone() {
+        return contained::run(home, order, container, signals, clock);
+    }
     let supervisor = supervise::Supervisor::start(home, order, signals, clock)
         .map_err(|error| fail("cannot prepare the workload", error))?;
     // An engine that died meanwhile will find the files.

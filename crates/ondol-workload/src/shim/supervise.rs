@@ -118,6 +118,7 @@ impl<'c> Supervisor<'c> {
             started_at: None,
             cgroup: group.clone(),
             notices,
+            container: None,
         };
         home.write_identity(&identity, true)?;
         for notice in &identity.notices {
@@ -434,7 +435,7 @@ impl<'c> Supervisor<'c> {
     }
 }
 
-fn signal_of(signal: StopSignal) -> Signal {
+pub(super) fn signal_of(signal: StopSignal) -> Signal {
     match signal {
         StopSignal::Term => Signal::TERM,
         StopSignal::Int => Signal::INT,

@@ -12,7 +12,7 @@ use crate::{Setup, alive};
 
 /// An engine in a runtime of its own, which can be taken away with all its tasks and watchers,
 /// as the death of `serve` does.
-fn in_own_runtime<T>(work: impl AsyncFnOnce() -> T) -> T {
+pub(crate) fn in_own_runtime<T>(work: impl AsyncFnOnce() -> T) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

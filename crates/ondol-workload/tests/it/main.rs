@@ -1,8 +1,12 @@
-//! The process engine with real shims: the cases that every engine must pass, in each way that
-//! this host can limit and find processes, and those that only this engine has.
+//! Both engines with real shims: the cases that every engine must pass, for the process engine in
+//! each way that this host can limit and find processes, for the container engine with a Podman of
+//! its own; and those that only one engine has.
 
+mod container;
+mod container_faults;
 mod engine_restart;
 mod files;
+mod podman;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +58,19 @@ fn alive(pid: i32) -> bool {
         .is_ok_and(|stat| !matches!(stat.rsplit(')').next().map(str::trim_start), Some(rest) if rest.starts_with(['Z', 'X'])))
 }
 
+/// Whether a living process has such an argument.
+fn alive_with(argument: &str) -> bool {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| {
+            line.split(|&byte| byte == 0)
+                .any(|word| word == argument.as_bytes())
+        })
+    })
+}
+
 macro_rules! conformance {
     ($module:ident, $preference:expr, [$($plain:ident),* $(,)?]) => {
         mod $module {
@@ -70,7 +87,7 @@ macro_rules! conformance {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn what_is_left_behind_is_ended() {
                 let setup = Setup::new($preference);
-                conformance::what_is_left_behind_is_ended(setup.bench().await, alive).await;
+                conformance::what_is_left_behind_is_ended(setup.bench().await, alive_with).await;
             }
         }
     };
@@ -105,6 +122,14 @@ conformance!(
         a_fixed_port_has_a_network_of_its_own,
         a_fixed_port_has_a_way_out,
         an_assigned_port_is_given_once,
+        limits_are_set,
+        an_image_is_asked_for,
+        nothing_of_the_host_is_inside,
+        capabilities_are_given_by_name,
+        the_root_can_be_read_only,
+        commands_of_images,
+        volumes_belong_to_a_project,
+        neighbours_are_found_and_strangers_are_not,
     ]
 );
 
@@ -130,6 +155,7 @@ conformance!(
         kill_ends_at_once,
         out_of_memory_is_told,
         usage_is_counted,
+        limits_are_set,
     ]
 );
 

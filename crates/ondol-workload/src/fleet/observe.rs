@@ -3,25 +3,19 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ondol_types::WorkloadId;
-use rustix::process::{PidfdFlags, pidfd_open};
 
-use super::{Inner, blocking, lock};
+use super::{Fleet, Settled, blocking, lock};
 use crate::error::EngineError;
-use crate::home::{Home, IdentityFile, SpecFile, marker, remove_tree};
-use crate::model::{Exit, Observation, Usage, WorkloadState};
-use crate::procfs::{self, ProcessIdentity};
-use crate::sys;
-
-/// How long the rest of a lost workload is killed for.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
+use crate::home::{Home, IdentityFile, SpecFile, remove_tree};
+use crate::model::{Exit, Observation, WorkloadState};
+use crate::procfs::ProcessIdentity;
 
 /// What a directory says.
-pub(super) enum Seen {
+enum Seen {
     /// Nothing has run that is not superseded: no workload.
     Nothing,
     /// It has a shim, or an exit.
@@ -49,6 +43,9 @@ fn look(home: &Home) -> Result<Seen, EngineError> {
     let alive = home.is_locked();
     match identity {
         Some(identity) if alive => {
+            if let Some(unknown) = home.unknown(spec.incarnation)? {
+                return known(unknown, Some(&identity));
+            }
             let state = match (&identity.child, identity.started_at) {
                 (Some(child), Some(started_at)) => WorkloadState::Running {
                     pid: child.pid,
@@ -85,9 +82,9 @@ fn observation(spec: &SpecFile, state: WorkloadState, notices: Vec<String>) -> O
     }
 }
 
-impl Inner {
+impl Fleet {
     /// The workload as it is; a lost one is ended and given its exit first.
-    pub(super) async fn observe(
+    pub(crate) async fn observe(
         &self,
         id: &WorkloadId,
     ) -> Result<Option<Observation>, EngineError> {
@@ -115,8 +112,21 @@ impl Inner {
             Seen::Lost(spec, identity) => {
                 self.crash.reached("workload.settle.before");
                 let home = self.home(id);
+                let settled = match self.backend.settle(&home, &spec, &identity).await {
+                    Ok(settled) => settled,
+                    Err(EngineError::Unreachable { reason, .. }) => {
+                        let state = WorkloadState::Unknown {
+                            since: self.clock.now(),
+                            reason,
+                        };
+                        let notices = identity.notices.clone();
+                        return Ok(Some(observation(&spec, state, notices)));
+                    }
+                    Err(error) => return Err(error),
+                };
                 let now = self.clock.now();
-                let settled = blocking(move || settle(&home, &spec, &identity, now)).await?;
+                let settled =
+                    blocking(move || close(&home, &spec, &identity, settled, now)).await?;
                 self.crash.reached("workload.settle.after");
                 tracing::warn!(workload.id = %id, workload.incarnation = settled.incarnation, "workload lost its shim and was ended");
                 self.ended(id);
@@ -143,7 +153,10 @@ impl Inner {
             // The lock outlives the process by nothing, but a pid is not proof of a lock.
             loop {
                 match self.observe(&id).await {
-                    Ok(Some(observation)) if observation.state.exit().is_none() => {
+                    Ok(Some(seen)) if matches!(seen.state, WorkloadState::Unknown { .. }) => {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    Ok(Some(seen)) if seen.state.exit().is_none() => {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                     Ok(_) => break,
@@ -161,15 +174,10 @@ impl Inner {
 /// Returns when a process has ended, whoever its parent is.
 async fn until_gone(process: &ProcessIdentity) {
     let watched = async {
-        let pid = procfs::pid(process.pid)?;
-        let fd: OwnedFd = pidfd_open(pid, PidfdFlags::NONBLOCK)
-            .or_else(|_| pidfd_open(pid, PidfdFlags::empty()))?;
-        // The pid may mean another process since the identity was written.
         if !process.is_alive() {
             return Ok(());
         }
-        let fd = sys::async_readable(fd)?;
-        fd.readable().await.map(drop)
+        process.watch()?.readable().await.map(drop)
     };
     let result: io::Result<()> = watched.await;
     if result.is_err() {
@@ -180,54 +188,33 @@ async fn until_gone(process: &ProcessIdentity) {
     }
 }
 
-/// Ends what is left of a workload whose shim is gone, and writes its exit.
-fn settle(
+/// Writes the exit of a workload that was ended without its shim.
+fn close(
     home: &Home,
     spec: &SpecFile,
     identity: &IdentityFile,
+    settled: Settled,
     now: ondol_types::Timestamp,
 ) -> Result<Observation, EngineError> {
-    let mut usage = Usage::default();
-    let mut oom = false;
-    if let Some(group) = identity.cgroup.as_ref().filter(|_| same_boot(identity)) {
-        group.kill_all(KILL_PATIENCE);
-        usage.cpu_seconds = group.usage().0.unwrap_or(0.0);
-        usage.memory_bytes = group.peak_memory().unwrap_or(0);
-        oom = group.oom_killed();
-        group.remove();
-    }
-    if same_boot(identity) {
-        let marker = marker(&spec.id);
-        let rest = || procfs::left_behind(&marker, identity.child.as_ref());
-        let deadline = Instant::now() + KILL_PATIENCE;
-        while !rest().is_empty() && Instant::now() < deadline {
-            procfs::kill_round(rest);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
     let secrets = home.path("secrets");
     remove_tree(&secrets).map_err(EngineError::io("remove", &secrets))?;
     let exit = Exit {
         code: None,
         signal: None,
-        oom,
+        oom: settled.oom,
         timed_out: false,
         stopped: false,
         lost: true,
         at: now,
-        usage,
+        usage: settled.usage,
     };
     home.write_exit(spec.incarnation, &exit)
         .map_err(EngineError::io("write", home.path("exit.json")))?;
     let _ = std::fs::remove_file(home.path("sock"));
+    let _ = std::fs::remove_file(home.path("unknown.json"));
     Ok(observation(
         spec,
         WorkloadState::Exited(exit),
         identity.notices.clone(),
     ))
-}
-
-/// After a restart of the machine nothing of a workload can live, and pids mean others.
-fn same_boot(identity: &IdentityFile) -> bool {
-    procfs::boot_id().as_ref() == Some(&identity.shim.boot_id)
 }

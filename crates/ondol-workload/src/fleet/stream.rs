@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream;
 use ondol_types::WorkloadId;
 
-use super::{Inner, blocking};
+use super::{Fleet, blocking};
 use crate::engine::LogLines;
 use crate::error::EngineError;
 use crate::log::LogReader;
@@ -21,7 +21,7 @@ const EAGER: Duration = Duration::from_millis(10);
 const IDLE: Duration = Duration::from_millis(100);
 
 struct Follower {
-    inner: Arc<Inner>,
+    inner: Arc<Fleet>,
     id: WorkloadId,
     query: LogQuery,
     reader: Option<LogReader>,
@@ -33,7 +33,7 @@ struct Follower {
 }
 
 /// The lines that a query asks for.
-pub(super) fn lines(inner: Arc<Inner>, id: WorkloadId, query: LogQuery) -> LogLines {
+pub(super) fn lines(inner: Arc<Fleet>, id: WorkloadId, query: LogQuery) -> LogLines {
     let follower = Follower {
         inner,
         id,
