@@ -29,11 +29,6 @@ pub(crate) fn file_name(
     format!("{id}.{owner}.{}", algorithm.name())
 }
 
-/// Whose upload a staged file is.
-pub(crate) fn upload_of(file: &str) -> Option<UploadId> {
-    file.split('.').next()?.parse().ok()
-}
-
 /// One upload.
 pub(crate) struct Upload {
     /// The staged file's name.
@@ -100,10 +95,8 @@ mod tests {
     fn a_file_belongs_to_one_upload_of_one_repository() {
         let id = UploadId::generate(&SystemClock);
         let name = |text: &str| file_name(&id, &text.parse().unwrap(), Algorithm::Sha256);
-        assert_eq!(upload_of(&name("web")), Some(id));
         assert_ne!(name("web"), name("web/api"));
         assert_eq!(name("web"), name("web"));
         assert!(name(&format!("web/{}", "a".repeat(250))).len() < 200);
-        assert_eq!(upload_of("something"), None);
     }
 }

@@ -144,7 +144,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     let registry = RegistryService::new(
         store.clone(),
         blobs.clone(),
-        ondol_registry::Config::default(),
+        settings.registry.clone(),
     );
 
     let shown = Arc::new(progress::RunProgress::default());

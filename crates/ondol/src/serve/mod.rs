@@ -6,6 +6,7 @@ mod compose;
 mod crash;
 mod http;
 mod metrics;
+mod registry_file;
 mod signals;
 pub(crate) mod stop;
 pub(crate) mod tree;
@@ -33,6 +34,7 @@ pub(super) struct Settings {
     pub(super) gateway_listen: SocketAddr,
     pub(super) database: Option<String>,
     pub(super) hosts: Vec<String>,
+    pub(super) registry: ondol_registry::Config,
     pub(super) program: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) crash: Arc<dyn CrashPoints>,
@@ -68,6 +70,7 @@ pub(crate) fn main(command: Serve, environment: Environment) -> Outcome<Exit> {
         gateway_listen: command.gateway_listen,
         database: command.database,
         hosts: command.host,
+        registry: registry_file::read(command.registry.as_deref())?,
         program: std::env::current_exe().map_err(Failure::io("find this program"))?,
         clock: Arc::new(SystemClock),
         crash: crash::wire(command.crash_at)?,
