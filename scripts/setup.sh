@@ -6,7 +6,7 @@ level=${1:-dev}
 
 # command or file → Debian package
 run_needs=("git:git" "python3:python3" "cc:gcc" "make:make")
-dev_needs=("skopeo:skopeo" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux")
+dev_needs=("skopeo:skopeo" "podman:podman" "buildah:buildah" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux")
 
 packages=()
 need() {
@@ -43,4 +43,24 @@ if ! command -v cargo >/dev/null 2>&1; then
 fi
 if [ "$level" = dev ] && ! cargo fmt --version >/dev/null 2>&1; then
     rustup component add rustfmt clippy
+fi
+
+# Clients of the registry that no package has; their tests say so where Go is missing.
+if [ "$level" = dev ]; then
+    tools=$(cd "$(dirname "$0")/.." && pwd)/.tools/bin
+    conformance=github.com/opencontainers/distribution-spec/conformance
+    if ! command -v go >/dev/null 2>&1; then
+        echo "Go is missing: the tests with crane, oras and the conformance program will do nothing" >&2
+    else
+        mkdir -p "$tools"
+        get() { # name, module: built once
+            [ -x "$tools/$1" ] && return 0
+            echo "building $1"
+            GOFLAGS=-mod=mod GOBIN="$tools" go install "$2" || echo "$1 could not be built; its tests will do nothing" >&2
+        }
+        get crane github.com/google/go-containerregistry/cmd/crane@v0.22.1
+        get oras oras.land/oras/cmd/oras@v1.3.6
+        [ -x "$tools/oci-conformance" ] || get conformance "$conformance@v0.0.0-20260831232431-97274622c111"
+        [ ! -x "$tools/conformance" ] || mv "$tools/conformance" "$tools/oci-conformance"
+    fi
 fi

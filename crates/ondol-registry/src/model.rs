@@ -213,8 +213,7 @@ impl Descriptor {
     /// Whether the content is by its type not pushed to registries: a layer that its publisher
     /// allows nobody to hand on.
     pub(crate) fn is_elsewhere(&self) -> bool {
-        self.media_type.contains(".nondistributable.")
-            || self.media_type.contains(".foreign.diff.")
+        self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.diff.")
     }
 }
 
@@ -320,7 +319,11 @@ mod tests {
     fn repository_names_follow_the_specification() {
         for good in ["web", "web/api", "web/a_b/c-d", "web/a__b", "web/a.b"] {
             assert_eq!(
-                good.parse::<Repository>().unwrap().project().unwrap().as_str(),
+                good.parse::<Repository>()
+                    .unwrap()
+                    .project()
+                    .unwrap()
+                    .as_str(),
                 "web",
                 "{good}"
             );

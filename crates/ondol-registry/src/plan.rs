@@ -290,7 +290,10 @@ pub(crate) fn confirm(
                     || held.contains(**digest)
                     || candidate.manifest.used_at > before
                     || candidate.referrer_used_at.is_some_and(|used| used > before)
-                    || candidate.named_by.iter().any(|index| !going.contains_key(index))
+                    || candidate
+                        .named_by
+                        .iter()
+                        .any(|index| !going.contains_key(index))
                     || (candidate.subject_here
                         && candidate
                             .manifest

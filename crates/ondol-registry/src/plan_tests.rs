@@ -18,7 +18,11 @@ fn hours_ago(hours: u64) -> Timestamp {
 /// Repositories in which manifests name only those before them, as digests must, but indexes and
 /// subjects in any mixture.
 fn views() -> impl Strategy<Value = View> {
-    let manifest = (0_u64..6, proptest::option::of(0_usize..30), proptest::collection::vec(0_usize..30, 0..3));
+    let manifest = (
+        0_u64..6,
+        proptest::option::of(0_usize..30),
+        proptest::collection::vec(0_usize..30, 0..3),
+    );
     let manifests = proptest::collection::vec(manifest, 0..30);
     let tags = proptest::collection::vec((0_usize..30, 0_u64..200), 0..12);
     (manifests, tags).prop_map(|(manifests, tags)| {
@@ -30,7 +34,10 @@ fn views() -> impl Strategy<Value = View> {
                 subject: subject.filter(|it| *it < at || *it > 25).map(digest),
                 used_at: hours_ago(age),
             });
-            for child in children.into_iter().filter(|child| *child < at || *child > 25) {
+            for child in children
+                .into_iter()
+                .filter(|child| *child < at || *child > 25)
+            {
                 let edge = (digest(at), digest(child));
                 if !view.children.contains(&edge) {
                     view.children.push(edge);
@@ -61,15 +68,25 @@ fn rule(newest: u32) -> Rule {
 }
 
 /// What the database would say of each manifest in a repository without `gone`.
-fn candidates(view: &View, gone: &HashSet<Digest>, tags: &[TagFact], step: &[Digest]) -> Vec<Candidate> {
-    let here: Vec<&ManifestFact> =
-        view.manifests.iter().filter(|it| !gone.contains(&it.digest)).collect();
+fn candidates(
+    view: &View,
+    gone: &HashSet<Digest>,
+    tags: &[TagFact],
+    step: &[Digest],
+) -> Vec<Candidate> {
+    let here: Vec<&ManifestFact> = view
+        .manifests
+        .iter()
+        .filter(|it| !gone.contains(&it.digest))
+        .collect();
     here.iter()
         .filter(|it| step.contains(&it.digest))
         .map(|it| Candidate {
             manifest: (*it).clone(),
             tagged: tags.iter().any(|tag| tag.digest == it.digest),
-            subject_here: here.iter().any(|other| Some(&other.digest) == it.subject.as_ref()),
+            subject_here: here
+                .iter()
+                .any(|other| Some(&other.digest) == it.subject.as_ref()),
             named_by: view
                 .children
                 .iter()
@@ -197,7 +214,10 @@ fn simple(expression: &str, text: &str) -> bool {
             [letter, rest @ ..] => text.first() == Some(letter) && go(rest, &text[1..]),
         }
     }
-    go(expression.trim_matches(['^', '$']).as_bytes(), text.as_bytes())
+    go(
+        expression.trim_matches(['^', '$']).as_bytes(),
+        text.as_bytes(),
+    )
 }
 
 #[test]

@@ -19,13 +19,12 @@ use crate::model::Repository;
 pub(crate) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 /// The name of the staged file of an upload.
-pub(crate) fn file_name(
-    id: &UploadId,
-    repository: &Repository,
-    algorithm: Algorithm,
-) -> String {
+pub(crate) fn file_name(id: &UploadId, repository: &Repository, algorithm: Algorithm) -> String {
     let hash = sha2::Sha256::digest(repository.as_str().as_bytes());
-    let owner: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let owner: String = hash[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("{id}.{owner}.{}", algorithm.name())
 }
 

@@ -63,7 +63,12 @@ impl Challenge {
             .headers()
             .get(header::HOST)
             .and_then(|value| value.to_str().ok())
-            .or_else(|| request.uri().authority().map(|authority| authority.as_str()))
+            .or_else(|| {
+                request
+                    .uri()
+                    .authority()
+                    .map(|authority| authority.as_str())
+            })
             .filter(|host| {
                 host.bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))

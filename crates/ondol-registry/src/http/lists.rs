@@ -100,9 +100,12 @@ pub(super) async fn referrers(
     if let Some(next) = next {
         // The filter is repeated as it came, still encoded.
         let query = call.request.uri().query().unwrap_or("");
-        let kept = query.split('&').filter(|it| it.starts_with("artifactType="));
+        let kept = query
+            .split('&')
+            .filter(|it| it.starts_with("artifactType="));
         let place: String = kept.map(|it| format!("{it}&")).collect();
-        let link = format!("</v2/{repository}/referrers/{digest}?{place}last={next}>; rel=\"next\"");
+        let link =
+            format!("</v2/{repository}/referrers/{digest}?{place}last={next}>; rel=\"next\"");
         if let Ok(value) = HeaderValue::from_str(&link) {
             headers.insert(header::LINK, value);
         }

@@ -89,10 +89,7 @@ pub(super) async fn put(
         (header::CONTENT_LENGTH, "0".to_owned()),
     ];
     if let Some(subject) = subject {
-        headers.push((
-            HeaderName::from_static("oci-subject"),
-            subject.to_string(),
-        ));
+        headers.push((HeaderName::from_static("oci-subject"), subject.to_string()));
     }
     let mut response = answer::empty(StatusCode::CREATED, &headers);
     for tag in &tags {

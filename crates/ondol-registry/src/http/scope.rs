@@ -68,7 +68,11 @@ mod tests {
         assert_eq!(on(&grant, "web"), Some(Role::Developer));
         assert_eq!(on(&grant, "other"), Some(Role::Viewer));
         assert_eq!(on(&grant, "third"), None);
-        let grant = asked(["repository:web:push", "repository:web/b:pull", "repository:web/c:*"]);
+        let grant = asked([
+            "repository:web:push",
+            "repository:web/b:pull",
+            "repository:web/c:*",
+        ]);
         assert_eq!(on(&grant, "web"), Some(Role::Maintainer));
         assert_eq!(asked(["registry:catalog:*"]).everywhere, Some(Role::Viewer));
         for nothing in [

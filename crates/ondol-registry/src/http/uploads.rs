@@ -179,7 +179,17 @@ mod tests {
         assert_eq!(read("0-99"), Some((Some(0), Some(100))));
         assert_eq!(read("bytes 100-199/*"), Some((Some(100), Some(100))));
         assert_eq!(read("bytes=5-5/10"), Some((Some(5), Some(1))));
-        for bad in ["", "x", "5", "-", "5-", "-5", "9-3", "0--1", "0-18446744073709551615"] {
+        for bad in [
+            "",
+            "x",
+            "5",
+            "-",
+            "5-",
+            "-5",
+            "9-3",
+            "0--1",
+            "0-18446744073709551615",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

@@ -87,7 +87,10 @@ pub(super) async fn pull(
         serde_json::from_slice(&bytes).map_err(|error| problem(error.to_string()))?;
     for layer in layers {
         if registry.blobs().size(&layer.digest).await? != Some(layer.size) {
-            source.layer(registry, ctx, repository, layer).await.map_err(&problem)?;
+            source
+                .layer(registry, ctx, repository, layer)
+                .await
+                .map_err(&problem)?;
         }
         registry.link(repository, &layer.digest, layer.size).await?;
     }
@@ -170,7 +173,9 @@ impl Source {
             }
             Self::Direct(client, name) => {
                 let path = format!("manifests/{reference}");
-                let asked = client.ask(Method::GET, name, &path, &manifest_types()).await;
+                let asked = client
+                    .ask(Method::GET, name, &path, &manifest_types())
+                    .await;
                 let asked = asked.map_err(|error| error.to_string())?;
                 let content_type = asked.header(header::CONTENT_TYPE).unwrap_or("").to_owned();
                 let bytes = asked.bytes().await.map_err(|error| error.to_string())?;
@@ -227,7 +232,14 @@ impl Source {
                     length: Some(layer.size),
                 };
                 let received = registry
-                    .complete(ctx, repository, &upload, &layer.digest, chunk, asked.stream())
+                    .complete(
+                        ctx,
+                        repository,
+                        &upload,
+                        &layer.digest,
+                        chunk,
+                        asked.stream(),
+                    )
                     .await;
                 if received.is_err() {
                     let _ = registry.cancel_upload(ctx, repository, &upload).await;

@@ -115,7 +115,9 @@ impl Client {
             .map_err(away)?;
         for attempt in 0..2 {
             let token = self.token(repository);
-            let response = self.send(method.clone(), &url, accept, token.as_deref()).await?;
+            let response = self
+                .send(method.clone(), &url, accept, token.as_deref())
+                .await?;
             let status = response.status();
             if status.is_success() {
                 return Ok(Asked(response));
@@ -125,10 +127,9 @@ impl Client {
                 (StatusCode::UNAUTHORIZED, Some(challenge)) if attempt == 0 => {
                     self.log_in(repository, &challenge).await?;
                 }
-                (
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND,
-                    _,
-                ) => return Err(ClientError::Missing),
+                (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => {
+                    return Err(ClientError::Missing);
+                }
                 _ => return Err(away(format!("it answered {status}"))),
             }
         }
@@ -152,7 +153,10 @@ impl Client {
             if let Some(value) = authorization.filter(|_| same_place(&url, &self.base)) {
                 request = request.header(header::AUTHORIZATION, value);
             }
-            let response = request.send().await.map_err(|error| away(describe(&error)))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| away(describe(&error)))?;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
@@ -213,7 +217,10 @@ impl Client {
         if let Some(value) = self.basic() {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let response = request.send().await.map_err(|error| away(describe(&error)))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| away(describe(&error)))?;
         match response.status() {
             status if status.is_success() => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ClientError::Missing),
@@ -239,9 +246,7 @@ impl Asked {
     }
 
     /// The body as it comes.
-    pub(crate) fn stream(
-        self,
-    ) -> impl futures_util::Stream<Item = Result<Bytes, String>> + Send {
+    pub(crate) fn stream(self) -> impl futures_util::Stream<Item = Result<Bytes, String>> + Send {
         self.0
             .bytes_stream()
             .map(|chunk| chunk.map_err(|error| describe(&error)))
@@ -322,7 +327,10 @@ mod tests {
     #[test]
     fn fields_of_a_challenge_are_found_by_their_whole_name() {
         let text = r#"Bearer error_realm="no",realm="https://auth.example/token",service="s""#;
-        assert_eq!(field(text, "realm").as_deref(), Some("https://auth.example/token"));
+        assert_eq!(
+            field(text, "realm").as_deref(),
+            Some("https://auth.example/token")
+        );
         assert_eq!(field(text, "service").as_deref(), Some("s"));
         assert_eq!(field(text, "scope"), None);
     }

@@ -72,7 +72,6 @@ impl Reach {
             Err(_) => Ok(()),
         }
     }
-
 }
 
 /// Resolves names to public addresses, for every host that no administrator named.
@@ -124,8 +123,7 @@ fn public_v6(address: Ipv6Addr) -> bool {
     // Only 2000::/3 is given out; in it, prefixes that carry or stand for something else.
     if parts[0] & 0xe000 != 0x2000 {
         // NAT64 carries an IPv4 address.
-        return parts[..6] == [0x64, 0xff9b, 0, 0, 0, 0]
-            && public_v4(carried(parts[6], parts[7]));
+        return parts[..6] == [0x64, 0xff9b, 0, 0, 0, 0] && public_v4(carried(parts[6], parts[7]));
     }
     match (parts[0], parts[1]) {
         // 6to4 carries one as well.
@@ -213,11 +211,7 @@ mod tests {
             );
         }
         for allowed in ["https://example.com/", "http://127.0.0.1:5000/v2/"] {
-            assert_eq!(
-                reach.allows(&allowed.parse().unwrap()),
-                Ok(()),
-                "{allowed}"
-            );
+            assert_eq!(reach.allows(&allowed.parse().unwrap()), Ok(()), "{allowed}");
         }
     }
 

@@ -68,7 +68,13 @@ impl RegistryService {
         let mut found = self
             .store
             .read::<_, StoreError, _>(|tx| {
-                Box::pin(store::catalog(tx, scope, upstreams, last, limit.saturating_add(1)))
+                Box::pin(store::catalog(
+                    tx,
+                    scope,
+                    upstreams,
+                    last,
+                    limit.saturating_add(1),
+                ))
             })
             .await?;
         let more = found.len() > limit as usize;
@@ -110,7 +116,9 @@ impl RegistryService {
             for row in rows {
                 let annotations = row.annotations.and_then(|value| value.as_object().cloned());
                 let text = annotations.iter().flatten();
-                bytes += text.map(|(key, value)| key.len() + value.to_string().len()).sum::<usize>();
+                bytes += text
+                    .map(|(key, value)| key.len() + value.to_string().len())
+                    .sum::<usize>();
                 if !found.is_empty() && bytes > MAX_REFERRER_BYTES {
                     return Ok((found, Some(at)));
                 }

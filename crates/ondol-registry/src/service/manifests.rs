@@ -182,8 +182,15 @@ impl RegistryService {
             tags.push(tag);
         }
         let actor = ctx.principal.name.as_str();
-        self.record_manifest(repository, &manifest, &digest, put.bytes.clone(), &tags, Some(actor))
-            .await?;
+        self.record_manifest(
+            repository,
+            &manifest,
+            &digest,
+            put.bytes.clone(),
+            &tags,
+            Some(actor),
+        )
+        .await?;
         Ok((digest, manifest.subject.map(|subject| subject.digest)))
     }
 
@@ -199,7 +206,11 @@ impl RegistryService {
         actor: Option<&str>,
     ) -> Result<(), RegistryError> {
         for _ in 0..TRIES {
-            let size = self.blobs.put(digest.algorithm(), bytes.clone()).await?.size;
+            let size = self
+                .blobs
+                .put(digest.algorithm(), bytes.clone())
+                .await?
+                .size;
             let _hold = self.blobs.hold().await;
             if self.blobs.touch_many(std::slice::from_ref(digest)).await? != [true] {
                 continue;
@@ -329,7 +340,10 @@ fn row<'m>(manifest: &'m Manifest, digest: &'m Digest, size: u64) -> NewManifest
         media_type: &manifest.media_type,
         artifact_type: manifest.artifact_type.as_deref(),
         subject: manifest.subject.as_ref().map(|subject| &subject.digest),
-        annotations: manifest.annotations.as_ref().map(|map| json!(map).to_string()),
+        annotations: manifest
+            .annotations
+            .as_ref()
+            .map(|map| json!(map).to_string()),
         size,
         targets: blobs
             .chain(children.map(|child| (&child.digest, "manifest")))

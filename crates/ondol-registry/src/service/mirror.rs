@@ -146,10 +146,16 @@ impl RegistryService {
             // A question without a body is enough when the tag has not moved.
             Some(row) => match self.head_there(upstream, repository, reference).await {
                 Ok(Some(digest)) if digest == row.digest => Ok(None),
-                Ok(_) => self.fetch_manifest(upstream, repository, reference).await.map(Some),
+                Ok(_) => self
+                    .fetch_manifest(upstream, repository, reference)
+                    .await
+                    .map(Some),
                 Err(error) => Err(error),
             },
-            None => self.fetch_manifest(upstream, repository, reference).await.map(Some),
+            None => self
+                .fetch_manifest(upstream, repository, reference)
+                .await
+                .map(Some),
         };
         match (fetched, here) {
             (Ok(Some(pulled)), _) => Ok(pulled),
@@ -264,7 +270,10 @@ impl RegistryService {
             .as_ref()
             .map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Hasher::digest(algorithm, &bytes);
-        if expected.as_ref().is_some_and(|expected| *expected != digest) {
+        if expected
+            .as_ref()
+            .is_some_and(|expected| *expected != digest)
+        {
             return Err(wrong(format!("it sent other bytes than {reference}")));
         }
         let manifest =
@@ -388,7 +397,9 @@ impl RegistryService {
         let registry = self.clone();
         tokio::spawn(async move {
             let _slot = slot;
-            let outcome = registry.receive_blob(&key, &name, staged, asked, &tell).await;
+            let outcome = registry
+                .receive_blob(&key, &name, staged, asked, &tell)
+                .await;
             locked(&registry.mirror.downloads).remove(&key);
             match outcome {
                 Ok(size) => tell.send_replace(Progress::Done(size)),

@@ -40,7 +40,9 @@ impl RegistryService {
                 .await?;
             let Some(end) = names.last() else { break };
             last.clone_from(end);
-            let known = names.iter().filter_map(|name| name.parse::<Repository>().ok());
+            let known = names
+                .iter()
+                .filter_map(|name| name.parse::<Repository>().ok());
             for repository in known {
                 removed += self.retain_repository(&repository, retained).await?;
             }
@@ -109,8 +111,7 @@ impl RegistryService {
                         let mut removed = 0;
                         for tag in step {
                             // One that was moved or pushed again since the plan is another tag.
-                            removed +=
-                                u64::from(store::delete_tag_as(tx, repository, tag).await?);
+                            removed += u64::from(store::delete_tag_as(tx, repository, tag).await?);
                         }
                         Ok(removed)
                     })
@@ -121,7 +122,9 @@ impl RegistryService {
         for step in retirement.manifests.chunks(STEP) {
             // Releases are asked again for each step: one may have been made since.
             let held = self.held(retained, repository).await?;
-            removed += self.remove_confirmed(repository, step, &held, before).await?;
+            removed += self
+                .remove_confirmed(repository, step, &held, before)
+                .await?;
         }
         Ok(removed)
     }

@@ -138,7 +138,11 @@ impl RegistryService {
         E: std::fmt::Display,
     {
         let unknown = || RegistryError::UploadUnknown(id.to_string());
-        let have = upload.staged().as_ref().map(|it| it.size()).ok_or_else(unknown)?;
+        let have = upload
+            .staged()
+            .as_ref()
+            .map(|it| it.size())
+            .ok_or_else(unknown)?;
         if let Some(got) = chunk.start
             && got != have
         {
@@ -181,7 +185,11 @@ impl RegistryService {
             settled(Some(write(upload, turn, batch))).await?;
         }
         outcome?;
-        let size = upload.staged().as_ref().map(|it| it.size()).ok_or_else(unknown)?;
+        let size = upload
+            .staged()
+            .as_ref()
+            .map(|it| it.size())
+            .ok_or_else(unknown)?;
         match chunk.length {
             Some(length) if size - have != length => Err(RegistryError::Broken(format!(
                 "the chunk was announced with {length} bytes and has {}",

@@ -15,10 +15,11 @@ pub(crate) use retention::{
 use crate::model::Repository;
 
 /// Tables of this room.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 500,
-    name: "registry",
-    sql: "CREATE TABLE registry_blob (
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 500,
+        name: "registry",
+        sql: "CREATE TABLE registry_blob (
     repository TEXT NOT NULL,
     digest TEXT NOT NULL,
     size BIGINT NOT NULL,
@@ -56,10 +57,11 @@ CREATE TABLE registry_tag (
 );
 CREATE INDEX registry_tag_digest ON registry_tag (repository, digest);
 ",
-}, Migration {
-    number: 501,
-    name: "registry repositories and use",
-    sql: "CREATE TABLE registry_repository (
+    },
+    Migration {
+        number: 501,
+        name: "registry repositories and use",
+        sql: "CREATE TABLE registry_repository (
     name TEXT NOT NULL PRIMARY KEY,
     created_at BIGINT NOT NULL
 );
@@ -72,7 +74,8 @@ ALTER TABLE registry_manifest ADD COLUMN used_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE registry_tag ADD COLUMN checked_at BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX registry_blob_linked ON registry_blob (repository, linked_at);
 ",
-}];
+    },
+];
 
 /// A stored manifest.
 #[derive(Clone, Debug)]
@@ -161,10 +164,7 @@ pub(crate) async fn touch_blob(
 }
 
 /// Repositories that hold a blob, at most a thousand.
-pub(crate) async fn holders(
-    tx: &mut Tx<'_>,
-    digest: &Digest,
-) -> Result<Vec<String>, StoreError> {
+pub(crate) async fn holders(tx: &mut Tx<'_>, digest: &Digest) -> Result<Vec<String>, StoreError> {
     tx.fetch_all(
         "SELECT repository FROM registry_blob WHERE digest = $1 ORDER BY repository LIMIT 1000",
         params![digest],

@@ -42,7 +42,11 @@ fn client(name: &str, home: &Path) -> Option<Command> {
 fn container_client(name: &str, home: &Path) -> Option<Command> {
     let mut command = client(name, home)?;
     let policy = home.join("policy.json");
-    std::fs::write(&policy, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
+    std::fs::write(
+        &policy,
+        r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
+    )
+    .unwrap();
     let storage = home.join("storage");
     command
         .args(["--root", storage.join("root").to_str().unwrap()])
@@ -65,7 +69,9 @@ struct Stand {
 /// A server with an image `web:main` and a maintainer's token.
 async fn stand() -> Stand {
     let server = Server::start().await;
-    let token = server.token(&[("web", Role::Maintainer), ("other", Role::Developer)]).await;
+    let token = server
+        .token(&[("web", Role::Maintainer), ("other", Role::Developer)])
+        .await;
     let built = server
         .registry
         .build(&ctx(Role::Developer), &request(folder().path()))
@@ -84,7 +90,9 @@ async fn stand() -> Stand {
 async fn skopeo_copies_inspects_lists_and_deletes() {
     let stand = stand().await;
     let home = stand.home.path();
-    let Some(_) = client("skopeo", home) else { return };
+    let Some(_) = client("skopeo", home) else {
+        return;
+    };
     let skopeo = async |arguments: &[&str], succeeds: bool| {
         let mut command = client("skopeo", home).unwrap();
         command.args(arguments);
@@ -104,23 +112,36 @@ async fn skopeo_copies_inspects_lists_and_deletes() {
     // Docker's own types, and a mount from the repository beside it.
     let docker = format!("docker://{host}/other/v2s2:1");
     let both = ["copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
-    skopeo(&[&both[..], &["--format", "v2s2", &image, &docker]].concat(), true).await;
+    skopeo(
+        &[&both[..], &["--format", "v2s2", &image, &docker]].concat(),
+        true,
+    )
+    .await;
     let raw = skopeo(&["inspect", "--raw", "--tls-verify=false", &docker], true).await;
-    assert!(raw.contains("vnd.docker.distribution.manifest.v2+json"), "{raw}");
+    assert!(
+        raw.contains("vnd.docker.distribution.manifest.v2+json"),
+        "{raw}"
+    );
     let repository = format!("docker://{host}/web");
     let tags = skopeo(&["list-tags", "--tls-verify=false", &repository], true).await;
     assert!(tags.contains("\"main\""), "{tags}");
     skopeo(&["delete", "--tls-verify=false", &copy], true).await;
     skopeo(&["inspect", "--tls-verify=false", &copy], false).await;
     let foreign = format!("docker://{host}/conformance/x:1");
-    skopeo(&["copy", "--dest-tls-verify=false", &layout, &foreign], false).await;
+    skopeo(
+        &["copy", "--dest-tls-verify=false", &layout, &foreign],
+        false,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn podman_logs_in_pulls_tags_and_pushes() {
     let stand = stand().await;
     let home = stand.home.path();
-    let Some(_) = client("podman", home) else { return };
+    let Some(_) = client("podman", home) else {
+        return;
+    };
     let podman = async |arguments: &[&str], succeeds: bool| {
         let mut command = container_client("podman", home).unwrap();
         command.args(arguments);
@@ -138,7 +159,12 @@ async fn podman_logs_in_pulls_tags_and_pushes() {
     podman(&["rmi", "-f", &pushed, &stand.image], true).await;
     podman(&["pull", "-q", "--tls-verify=false", &pushed], true).await;
     let found = podman(
-        &["search", "--tls-verify=false", "--list-tags", &format!("{host}/other/app")],
+        &[
+            "search",
+            "--tls-verify=false",
+            "--list-tags",
+            &format!("{host}/other/app"),
+        ],
         true,
     )
     .await;
@@ -151,16 +177,31 @@ async fn podman_logs_in_pulls_tags_and_pushes() {
 async fn buildah_builds_and_pushes() {
     let stand = stand().await;
     let home = stand.home.path();
-    let Some(_) = client("buildah", home) else { return };
+    let Some(_) = client("buildah", home) else {
+        return;
+    };
     let buildah = async |arguments: &[&str]| {
         let mut command = container_client("buildah", home).unwrap();
         command.args(arguments);
         run(command, true).await
     };
     std::fs::write(home.join("file"), "content").unwrap();
-    std::fs::write(home.join("Containerfile"), "FROM scratch\nCOPY file /file\n").unwrap();
+    std::fs::write(
+        home.join("Containerfile"),
+        "FROM scratch\nCOPY file /file\n",
+    )
+    .unwrap();
     let host = stand.server.address.to_string();
-    buildah(&["login", "--tls-verify=false", "-u", "any", "-p", &stand.token, &host]).await;
+    buildah(&[
+        "login",
+        "--tls-verify=false",
+        "-u",
+        "any",
+        "-p",
+        &stand.token,
+        &host,
+    ])
+    .await;
     let image = format!("{host}/web/built:1");
     buildah(&["bud", "-q", "-t", &image, home.to_str().unwrap()]).await;
     let there = format!("docker://{image}");
@@ -173,14 +214,20 @@ async fn buildah_builds_and_pushes() {
 async fn crane_copies_lists_and_deletes() {
     let stand = stand().await;
     let home = stand.home.path();
-    let Some(_) = client("crane", home) else { return };
+    let Some(_) = client("crane", home) else {
+        return;
+    };
     let crane = async |arguments: &[&str], succeeds: bool| {
         let mut command = client("crane", home).unwrap();
         command.args(arguments).arg("--insecure");
         run(command, succeeds).await
     };
     let host = stand.server.address.to_string();
-    crane(&["auth", "login", &host, "-u", "any", "-p", &stand.token], true).await;
+    crane(
+        &["auth", "login", &host, "-u", "any", "-p", &stand.token],
+        true,
+    )
+    .await;
     let digest = crane(&["digest", &stand.image], true).await;
     assert_eq!(digest.trim(), stand.digest);
     // Into another repository of another project: by mount.
@@ -201,14 +248,20 @@ async fn crane_copies_lists_and_deletes() {
     crane(&["validate", "--remote", &again], true).await;
     crane(&["delete", &format!("{again}")], true).await;
     crane(&["digest", &again], false).await;
-    crane(&["cp", &stand.image, &format!("{host}/conformance/x:1")], false).await;
+    crane(
+        &["cp", &stand.image, &format!("{host}/conformance/x:1")],
+        false,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn oras_attaches_and_discovers() {
     let stand = stand().await;
     let home = stand.home.path();
-    let Some(_) = client("oras", home) else { return };
+    let Some(_) = client("oras", home) else {
+        return;
+    };
     let oras = async |arguments: &[&str], succeeds: bool| {
         let mut command = client("oras", home).unwrap();
         command.args(arguments);
@@ -216,20 +269,56 @@ async fn oras_attaches_and_discovers() {
     };
     let host = stand.server.address.to_string();
     let plain = "--plain-http";
-    oras(&["login", plain, "-u", "any", "-p", &stand.token, &host], true).await;
+    oras(
+        &["login", plain, "-u", "any", "-p", &stand.token, &host],
+        true,
+    )
+    .await;
     std::fs::write(home.join("sbom.json"), "{\"packages\":[]}").unwrap();
     let kind = "--artifact-type=application/vnd.example.sbom";
-    oras(&["attach", plain, kind, &stand.image, "sbom.json:application/json"], true).await;
-    let found = oras(&["discover", plain, "--format", "json", kind, &stand.image], true).await;
+    oras(
+        &[
+            "attach",
+            plain,
+            kind,
+            &stand.image,
+            "sbom.json:application/json",
+        ],
+        true,
+    )
+    .await;
+    let found = oras(
+        &["discover", plain, "--format", "json", kind, &stand.image],
+        true,
+    )
+    .await;
     assert!(found.contains("application/vnd.example.sbom"), "{found}");
     let artifact = format!("{host}/web/artifact:1");
-    oras(&["push", plain, &artifact, "sbom.json:application/json"], true).await;
+    oras(
+        &["push", plain, &artifact, "sbom.json:application/json"],
+        true,
+    )
+    .await;
     let copy = format!("{host}/other/artifact:1");
-    oras(&["cp", "--from-plain-http", "--to-plain-http", &artifact, &copy], true).await;
+    oras(
+        &[
+            "cp",
+            "--from-plain-http",
+            "--to-plain-http",
+            &artifact,
+            &copy,
+        ],
+        true,
+    )
+    .await;
     std::fs::remove_file(home.join("sbom.json")).unwrap();
     oras(&["pull", plain, &copy], true).await;
     assert!(home.join("sbom.json").exists());
-    let tags = oras(&["repo", "tags", plain, &format!("{host}/web/artifact")], true).await;
+    let tags = oras(
+        &["repo", "tags", plain, &format!("{host}/web/artifact")],
+        true,
+    )
+    .await;
     assert_eq!(tags.trim(), "1");
     oras(&["manifest", "delete", plain, "-f", &artifact], true).await;
     oras(&["manifest", "fetch", plain, &artifact], false).await;

@@ -27,13 +27,22 @@ impl Retained for Held {
 }
 
 fn clock() -> Arc<ManualClock> {
-    Arc::new(ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000)))
+    Arc::new(ManualClock::at(Timestamp::from_micros(
+        1_700_000_000_000_000,
+    )))
 }
 
-fn registry(backend: &TestStore, clock: &Arc<ManualClock>, config: Config) -> (RegistryService, Blobs) {
+fn registry(
+    backend: &TestStore,
+    clock: &Arc<ManualClock>,
+    config: Config,
+) -> (RegistryService, Blobs) {
     let root = backend.dir.path().join("blobs");
     let blobs = Blobs::open_with(&root, clock.clone(), Arc::new(NoCrash)).unwrap();
-    (RegistryService::new(backend.store.clone(), blobs.clone(), config), blobs)
+    (
+        RegistryService::new(backend.store.clone(), blobs.clone(), config),
+        blobs,
+    )
 }
 
 fn web() -> Repository {
@@ -64,7 +73,9 @@ async fn push(
         Some(tag) => tag.parse().unwrap(),
         None => Reference::Digest(digest.clone()),
     };
-    registry.put_manifest(ctx, &web(), &reference, MANIFEST, manifest).await?;
+    registry
+        .put_manifest(ctx, &web(), &reference, MANIFEST, manifest)
+        .await?;
     Ok((digest, blob))
 }
 
@@ -78,7 +89,11 @@ async fn index(registry: &RegistryService, ctx: &Ctx, tag: &str, children: &[&Di
         entries.join(",")
     );
     let tag = tag.parse().unwrap();
-    registry.put_manifest(ctx, &web(), &tag, INDEX, bytes.into()).await.unwrap().0
+    registry
+        .put_manifest(ctx, &web(), &tag, INDEX, bytes.into())
+        .await
+        .unwrap()
+        .0
 }
 
 fn subject(of: &Digest) -> String {
@@ -103,14 +118,28 @@ async fn indexes_hold_children_and_subjects_hold_referrers() {
         let (registry, blobs) = registry(&backend, &clock, Config::default());
         let ctx = context(&clock);
         let (child, child_blob) = push(&registry, &ctx, None, "child", "").await.unwrap();
-        let signed = push(&registry, &ctx, None, "signature", &subject(&child)).await.unwrap().0;
+        let signed = push(&registry, &ctx, None, "signature", &subject(&child))
+            .await
+            .unwrap()
+            .0;
         let inner = index(&registry, &ctx, "inner", &[&child]).await;
         let outer = index(&registry, &ctx, "outer", &[&inner]).await;
         let (loose, loose_blob) = push(&registry, &ctx, None, "loose", "").await.unwrap();
-        let attested = push(&registry, &ctx, None, "attestation", &subject(&loose)).await.unwrap().0;
-        registry.delete_manifest(&ctx, &web(), &"inner".parse().unwrap(), &Nothing).await.unwrap();
+        let attested = push(&registry, &ctx, None, "attestation", &subject(&loose))
+            .await
+            .unwrap()
+            .0;
+        registry
+            .delete_manifest(&ctx, &web(), &"inner".parse().unwrap(), &Nothing)
+            .await
+            .unwrap();
         clock.advance(DAY);
-        assert_eq!(registry.retain(&Nothing).await.unwrap(), 2 + 2, "{}", backend.name);
+        assert_eq!(
+            registry.retain(&Nothing).await.unwrap(),
+            2 + 2,
+            "{}",
+            backend.name
+        );
         for kept in [&child, &signed, &inner, &outer] {
             assert!(is_here(&registry, &ctx, kept).await, "{}", backend.name);
         }
@@ -122,7 +151,10 @@ async fn indexes_hold_children_and_subjects_hold_referrers() {
         blobs.gc(&owners, DAY).await.unwrap();
         assert_eq!(blobs.size(&loose_blob).await.unwrap(), None);
         assert_eq!(blobs.size(&child_blob).await.unwrap(), Some(5));
-        registry.delete_manifest(&ctx, &web(), &"outer".parse().unwrap(), &Nothing).await.unwrap();
+        registry
+            .delete_manifest(&ctx, &web(), &"outer".parse().unwrap(), &Nothing)
+            .await
+            .unwrap();
         // What a release needs holds all of it.
         registry.retain(&Held(vec![outer.clone()])).await.unwrap();
         assert!(is_here(&registry, &ctx, &child).await);
@@ -141,26 +173,51 @@ async fn rules_keep_by_number_age_and_pattern() {
         let rule = Rule {
             repositories: Pattern::new("web*").unwrap(),
             keep: vec![
-                Keep { tags: Pattern::new("v*").unwrap(), newest: None, within: None },
-                Keep { tags: Pattern::new("main-*").unwrap(), newest: Some(2), within: None },
-                Keep { tags: Pattern::any(), newest: None, within: Some(DAY) },
+                Keep {
+                    tags: Pattern::new("v*").unwrap(),
+                    newest: None,
+                    within: None,
+                },
+                Keep {
+                    tags: Pattern::new("main-*").unwrap(),
+                    newest: Some(2),
+                    within: None,
+                },
+                Keep {
+                    tags: Pattern::any(),
+                    newest: None,
+                    within: Some(DAY),
+                },
             ],
             untagged: Duration::from_secs(3_600),
         };
-        let config = Config { rules: vec![rule], ..Config::default() };
+        let config = Config {
+            rules: vec![rule],
+            ..Config::default()
+        };
         let (registry, _) = registry(&backend, &clock, config);
         let ctx = context(&clock);
         let mut images = Vec::new();
         for tag in ["v1", "main-1", "main-2", "main-3", "branch", "released"] {
-            images.push((tag, push(&registry, &ctx, Some(tag), tag, "").await.unwrap().0));
+            images.push((
+                tag,
+                push(&registry, &ctx, Some(tag), tag, "").await.unwrap().0,
+            ));
             clock.advance(Duration::from_secs(60));
         }
         clock.advance(DAY * 3);
-        push(&registry, &ctx, Some("young"), "young", "").await.unwrap();
+        push(&registry, &ctx, Some("young"), "young", "")
+            .await
+            .unwrap();
         let released = images[5].1.clone();
         registry.retain(&Held(vec![released])).await.unwrap();
         let (tags, _) = registry.tags(&ctx, &web(), "", 100).await.unwrap();
-        assert_eq!(tags, ["main-2", "main-3", "released", "v1", "young"], "{}", backend.name);
+        assert_eq!(
+            tags,
+            ["main-2", "main-3", "released", "v1", "young"],
+            "{}",
+            backend.name
+        );
         assert!(!is_here(&registry, &ctx, &images[1].1).await);
         assert!(!is_here(&registry, &ctx, &images[4].1).await);
     }
@@ -178,11 +235,16 @@ async fn what_is_about_to_be_released_stays() {
         assert_eq!(registry.locate(&image).await.unwrap(), Some(web()));
         registry.retain(&Nothing).await.unwrap();
         let by_digest = Reference::Digest(image.clone());
-        let deleted = registry.delete_manifest(&ctx, &web(), &by_digest, &Nothing).await;
+        let deleted = registry
+            .delete_manifest(&ctx, &web(), &by_digest, &Nothing)
+            .await;
         assert!(matches!(deleted, Err(RegistryError::InUse(_))));
         assert!(is_here(&registry, &ctx, &image).await);
         clock.advance(DAY);
-        registry.delete_manifest(&ctx, &web(), &by_digest, &Nothing).await.unwrap();
+        registry
+            .delete_manifest(&ctx, &web(), &by_digest, &Nothing)
+            .await
+            .unwrap();
     }
 }
 
@@ -248,7 +310,11 @@ async fn pushes_beside_collections_lose_nothing() {
         }
         stop.store(true, Ordering::Relaxed);
         let (removed, rounds) = collecting.await.unwrap();
-        assert!(removed > 0 && rounds > 1, "{}: {removed} in {rounds} rounds", backend.name);
+        assert!(
+            removed > 0 && rounds > 1,
+            "{}: {removed} in {rounds} rounds",
+            backend.name
+        );
         for _ in 0..2 {
             clock.advance(DAY);
             registry.retain(&Nothing).await.unwrap();
@@ -261,8 +327,15 @@ async fn pushes_beside_collections_lose_nothing() {
             blobs.verify(blob).await.unwrap();
         }
         let left = registry.held_digests("", 1_000).await.unwrap();
-        let wanted: HashSet<Digest> =
-            held.into_iter().flat_map(|(manifest, blob)| [manifest, blob]).collect();
-        assert_eq!(left.into_iter().collect::<HashSet<_>>(), wanted, "{}", backend.name);
+        let wanted: HashSet<Digest> = held
+            .into_iter()
+            .flat_map(|(manifest, blob)| [manifest, blob])
+            .collect();
+        assert_eq!(
+            left.into_iter().collect::<HashSet<_>>(),
+            wanted,
+            "{}",
+            backend.name
+        );
     }
 }

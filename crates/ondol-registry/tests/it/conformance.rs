@@ -10,7 +10,9 @@ use crate::support::{Server, program, text};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_conformance_program_finds_nothing() {
     let Some(program) = program("oci-conformance") else {
-        eprintln!("oci-conformance is not installed: this test did nothing (`make setup` builds it where Go is)");
+        eprintln!(
+            "oci-conformance is not installed: this test did nothing (`make setup` builds it where Go is)"
+        );
         return;
     };
     let server = Server::start().await;

@@ -76,7 +76,10 @@ async fn a_digest_alone_opens_nothing() {
             Err(RegistryError::Denied(Denied::Invisible(_)))
         ));
         assert!(
-            !registry.mount(&ctx, &web, &secret, Some(&other)).await.unwrap(),
+            !registry
+                .mount(&ctx, &web, &secret, Some(&other))
+                .await
+                .unwrap(),
             "no mount from what one may not read"
         );
         let manifest = format!(

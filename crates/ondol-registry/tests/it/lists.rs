@@ -34,7 +34,13 @@ async fn tags_come_in_order_and_in_pages() {
     for backend in backends(&[ondol_auth::MIGRATIONS, MIGRATIONS].concat()).await {
         let server = Server::over(backend, ondol_registry::Config::default(), 0).await;
         let auth = server.basic(WEB).await;
-        assert_eq!(server.call("GET", "/v2/web/tags/list", &auth, &[], "").await.0, 404);
+        assert_eq!(
+            server
+                .call("GET", "/v2/web/tags/list", &auth, &[], "")
+                .await
+                .0,
+            404
+        );
         for tag in ["c", "a", "b", "e", "d"] {
             server.push_image("web", &auth, tag, tag).await;
         }
@@ -47,15 +53,23 @@ async fn tags_come_in_order_and_in_pages() {
         assert_eq!((json!(tags), count), (all, 1));
         let (tags, _) = pages(&server, &auth, "/v2/web/tags/list?last=c", "tags").await;
         assert_eq!(json!(tags), json!(["d", "e"]));
-        let (_, headers, body) =
-            server.call("GET", "/v2/web/tags/list?n=0", &auth, &[], "").await;
+        let (_, headers, body) = server
+            .call("GET", "/v2/web/tags/list?n=0", &auth, &[], "")
+            .await;
         assert_eq!(text(&body), r#"{"name":"web","tags":[]}"#);
         assert!(!headers.contains_key("link"));
-        let (status, _, body) =
-            server.call("GET", "/v2/web/tags/list?n=x", &auth, &[], "").await;
+        let (status, _, body) = server
+            .call("GET", "/v2/web/tags/list?n=x", &auth, &[], "")
+            .await;
         assert!(status == 400 && text(&body).contains("PAGINATION_NUMBER_INVALID"));
         let delete = server.basic(&[("web", Role::Maintainer)]).await;
-        assert_eq!(server.call("DELETE", "/v2/web/manifests/a", &delete, &[], "").await.0, 202);
+        assert_eq!(
+            server
+                .call("DELETE", "/v2/web/manifests/a", &delete, &[], "")
+                .await
+                .0,
+            202
+        );
         let (tags, _) = pages(&server, &auth, "/v2/web/tags/list", "tags").await;
         assert_eq!(tags.len(), 4);
     }
@@ -65,7 +79,9 @@ async fn tags_come_in_order_and_in_pages() {
 async fn the_catalog_shows_what_the_asker_may_read() {
     for backend in backends(&[ondol_auth::MIGRATIONS, MIGRATIONS].concat()).await {
         let server = Server::over(backend, ondol_registry::Config::default(), 0).await;
-        let both = server.basic(&[("web", Role::Developer), ("other", Role::Developer)]).await;
+        let both = server
+            .basic(&[("web", Role::Developer), ("other", Role::Developer)])
+            .await;
         for repository in ["web", "web/b", "web/a", "other", "other/x"] {
             server.push(repository, &both, b"blob").await;
         }
@@ -80,7 +96,10 @@ async fn the_catalog_shows_what_the_asker_may_read() {
         assert_eq!(list(&one, "?n=1").await, json!(["web", "web/a", "web/b"]));
         let none = server.basic(&[("conformance", Role::Admin)]).await;
         assert_eq!(list(&none, "").await, json!([]));
-        let token = server.call("GET", "/v2/token?scope=registry:catalog:*", &one, &[], "").await.2;
+        let token = server
+            .call("GET", "/v2/token?scope=registry:catalog:*", &one, &[], "")
+            .await
+            .2;
         let token: Value = serde_json::from_slice(&token).unwrap();
         let token = format!("Bearer {}", token["token"].as_str().unwrap());
         assert_eq!(list(&token, "").await, json!(["web", "web/a", "web/b"]));
@@ -104,22 +123,32 @@ async fn referrers_are_found_by_subject_and_type() {
         assert_eq!((status, &empty["manifests"]), (200, &json!([])));
         assert_eq!(headers["content-type"], crate::support::INDEX);
         let long = "x".repeat(700_000);
-        for (number, kind) in ["sbom", "signature", "sbom", "sbom", "sbom", "sbom"].iter().enumerate() {
+        for (number, kind) in ["sbom", "signature", "sbom", "sbom", "sbom", "sbom"]
+            .iter()
+            .enumerate()
+        {
             let more = format!(
                 r#","artifactType":"application/vnd.example.{kind}+json","annotations":{{"n":"{number}","long":"{long}"}},"subject":{{"mediaType":"{MANIFEST}","digest":"{subject}","size":1}}"#
             );
             let bytes = manifest(&config, 2, &more);
             let path = format!("/v2/web/manifests/ref-{number}");
-            let (status, headers, _) =
-                server.call("PUT", &path, &auth, &[("content-type", MANIFEST)], bytes).await;
+            let (status, headers, _) = server
+                .call("PUT", &path, &auth, &[("content-type", MANIFEST)], bytes)
+                .await;
             assert_eq!(status, 201);
             assert_eq!(headers["oci-subject"], subject.to_string().as_str());
         }
         let (found, count) = pages(&server, &auth, &list, "manifests").await;
         assert_eq!(found.len(), 6);
-        assert!(count > 1, "one answer stays below what clients read of a manifest");
+        assert!(
+            count > 1,
+            "one answer stays below what clients read of a manifest"
+        );
         assert_eq!(found[0]["annotations"]["n"], "0");
-        assert_eq!(found[0]["artifactType"], "application/vnd.example.sbom+json");
+        assert_eq!(
+            found[0]["artifactType"],
+            "application/vnd.example.sbom+json"
+        );
         let filtered = format!("{list}?artifactType=application%2Fvnd.example.sbom%2Bjson");
         let (found, _) = pages(&server, &auth, &filtered, "manifests").await;
         assert_eq!(found.len(), 5);
@@ -127,7 +156,13 @@ async fn referrers_are_found_by_subject_and_type() {
         assert_eq!(headers["oci-filters-applied"], "artifactType");
         let viewer = server.basic(&[("other", Role::Admin)]).await;
         assert_eq!(server.call("GET", &list, &viewer, &[], "").await.0, 404);
-        assert_eq!(server.call("GET", "/v2/web/referrers/x", &auth, &[], "").await.0, 400);
+        assert_eq!(
+            server
+                .call("GET", "/v2/web/referrers/x", &auth, &[], "")
+                .await
+                .0,
+            400
+        );
     }
 }
 
@@ -143,8 +178,9 @@ async fn ten_thousand_tags_are_listed() {
         let query: Vec<String> = step.iter().map(|tag| format!("tag={tag}")).collect();
         let path = format!("/v2/web/manifests/{digest}?{}", query.join("&"));
         let headers = [("content-type", MANIFEST)];
-        let (status, headers, body) =
-            server.call("PUT", &path, &auth, &headers, manifest.clone()).await;
+        let (status, headers, body) = server
+            .call("PUT", &path, &auth, &headers, manifest.clone())
+            .await;
         assert_eq!(status, 201, "{}", text(&body));
         assert_eq!(headers.get_all("oci-tag").iter().count(), 100);
     }

@@ -9,5 +9,5 @@ mod lists;
 mod protocol;
 mod support;
 mod tokens;
-mod upstream;
 mod uploads;
+mod upstream;

@@ -115,8 +115,7 @@ impl Server {
             Arc::new(ondol_types::NoCrash),
         )
         .unwrap();
-        let registry =
-            RegistryService::new(backend.store.clone(), blobs.clone(), config.clone());
+        let registry = RegistryService::new(backend.store.clone(), blobs.clone(), config.clone());
         let keys = backend.dir.path().join("keys");
         std::fs::create_dir_all(&keys).unwrap();
         let tokens = Tokens::open(backend.store.clone(), &keys).unwrap();
@@ -225,10 +224,15 @@ impl Server {
         let config = self.push(repository, auth, content.as_bytes()).await;
         let manifest = manifest(&config, content.len(), "");
         let path = format!("/v2/{repository}/manifests/{tag}");
-        let (status, headers, body) =
-            self.call("PUT", &path, auth, &[("content-type", MANIFEST)], manifest).await;
+        let (status, headers, body) = self
+            .call("PUT", &path, auth, &[("content-type", MANIFEST)], manifest)
+            .await;
         assert_eq!(status, 201, "{}", text(&body));
-        headers["docker-content-digest"].to_str().unwrap().parse().unwrap()
+        headers["docker-content-digest"]
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 }
 
@@ -238,7 +242,9 @@ pub(crate) struct Running(Option<tokio::runtime::Runtime>);
 impl Running {
     fn new() -> Self {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        Self(Some(builder.worker_threads(2).enable_all().build().unwrap()))
+        Self(Some(
+            builder.worker_threads(2).enable_all().build().unwrap(),
+        ))
     }
 
     fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
@@ -286,8 +292,10 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// A body of unknown length, sent in these chunks.
 pub(crate) fn chunked(chunks: &[&[u8]]) -> reqwest::Body {
-    let chunks: Vec<Result<Bytes, std::io::Error>> =
-        chunks.iter().map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+    let chunks: Vec<Result<Bytes, std::io::Error>> = chunks
+        .iter()
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+        .collect();
     reqwest::Body::wrap_stream(futures_util::stream::iter(chunks))
 }
 
@@ -332,4 +340,3 @@ pub(crate) fn request(root: &Path) -> BuildRequest {
         chain: None,
     }
 }
-

@@ -8,7 +8,10 @@ use crate::support::{Server, basic, text};
 fn bearer(body: &[u8]) -> String {
     let value: Value = serde_json::from_slice(body).unwrap();
     assert_eq!(value["token"], value["access_token"]);
-    assert!((60..=900).contains(&value["expires_in"].as_u64().unwrap()), "{value}");
+    assert!(
+        (60..=900).contains(&value["expires_in"].as_u64().unwrap()),
+        "{value}"
+    );
     format!("Bearer {}", value["token"].as_str().unwrap())
 }
 
@@ -19,24 +22,47 @@ async fn nobody_is_told_where_tokens_are_given() {
     for (path, scope) in [
         ("/v2/", String::new()),
         ("/v2/_catalog", ",scope=\"registry:catalog:*\"".to_owned()),
-        ("/v2/web/tags/list", ",scope=\"repository:web:pull\"".to_owned()),
+        (
+            "/v2/web/tags/list",
+            ",scope=\"repository:web:pull\"".to_owned(),
+        ),
         // What does not exist is answered the same.
-        ("/v2/nothing/x/tags/list", ",scope=\"repository:nothing/x:pull\"".to_owned()),
+        (
+            "/v2/nothing/x/tags/list",
+            ",scope=\"repository:nothing/x:pull\"".to_owned(),
+        ),
     ] {
         let (status, headers, body) = server.call("GET", path, "", &[], "").await;
-        let offered: Vec<&str> =
-            headers.get_all("www-authenticate").iter().map(|it| it.to_str().unwrap()).collect();
+        let offered: Vec<&str> = headers
+            .get_all("www-authenticate")
+            .iter()
+            .map(|it| it.to_str().unwrap())
+            .collect();
         let wanted = format!("Bearer realm=\"http://{host}/v2/token\",service=\"{host}\"{scope}");
-        assert_eq!((status, offered), (401, vec![wanted.as_str(), "Basic realm=\"Ondol\""]));
+        assert_eq!(
+            (status, offered),
+            (401, vec![wanted.as_str(), "Basic realm=\"Ondol\""])
+        );
         assert!(text(&body).contains("UNAUTHORIZED"));
         assert_eq!(headers["docker-distribution-api-version"], "registry/2.0");
     }
-    let push = server.call("POST", "/v2/web/blobs/uploads/", "", &[], "").await.1;
+    let push = server
+        .call("POST", "/v2/web/blobs/uploads/", "", &[], "")
+        .await
+        .1;
     let offered = push["www-authenticate"].to_str().unwrap();
-    assert!(offered.ends_with("scope=\"repository:web:pull,push\""), "{offered}");
+    assert!(
+        offered.ends_with("scope=\"repository:web:pull,push\""),
+        "{offered}"
+    );
     let secure = [("x-forwarded-proto", "https")];
     let offered = server.call("GET", "/v2/", "", &secure, "").await.1;
-    assert!(offered["www-authenticate"].to_str().unwrap().contains("\"https://"));
+    assert!(
+        offered["www-authenticate"]
+            .to_str()
+            .unwrap()
+            .contains("\"https://")
+    );
     let odd = [("host", "a\"b.example")];
     let offered = server.call("GET", "/v2/", "", &odd, "").await.1;
     assert_eq!(offered["www-authenticate"], "Basic realm=\"Ondol\"");
@@ -45,12 +71,17 @@ async fn nobody_is_told_where_tokens_are_given() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_what_its_scope_and_its_owner_allow() {
     let server = Server::start().await;
-    let secret = server.token(&[("web", Role::Developer), ("other", Role::Viewer)]).await;
+    let secret = server
+        .token(&[("web", Role::Developer), ("other", Role::Viewer)])
+        .await;
     let auth = basic(&secret);
     let ask = async |scope: &str| {
         let path = format!("/v2/token?service=x&client_id=y&{scope}");
         let (status, headers, body) = server.call("GET", &path, &auth, &[], "").await;
-        assert_eq!((status, headers["cache-control"].to_str().unwrap()), (200, "no-store"));
+        assert_eq!(
+            (status, headers["cache-control"].to_str().unwrap()),
+            (200, "no-store")
+        );
         bearer(&body)
     };
     let can = async |token: &str, method: &str, path: &str| {
@@ -61,10 +92,18 @@ async fn a_token_opens_what_its_scope_and_its_owner_allow() {
     let pull = ask("scope=repository:web:pull").await;
     assert_eq!(can(&pull, "GET", "/v2/").await, 200);
     assert_eq!(can(&pull, "GET", &read).await, 200);
-    assert_eq!(can(&pull, "POST", write).await, 403, "its owner may push, this token may not");
+    assert_eq!(
+        can(&pull, "POST", write).await,
+        403,
+        "its owner may push, this token may not"
+    );
     let push = ask("scope=repository:web:pull,push").await;
     assert_eq!(can(&push, "POST", write).await, 202);
-    assert_eq!(can(&push, "POST", "/v2/other/blobs/uploads/").await, 404, "another project");
+    assert_eq!(
+        can(&push, "POST", "/v2/other/blobs/uploads/").await,
+        404,
+        "another project"
+    );
     let both = ask("scope=repository:web:pull,push&scope=repository:other:pull,push").await;
     assert_eq!(can(&both, "POST", write).await, 202);
     assert_eq!(
@@ -74,7 +113,11 @@ async fn a_token_opens_what_its_scope_and_its_owner_allow() {
     );
     let login = ask("account=any").await;
     assert_eq!(can(&login, "GET", "/v2/").await, 200);
-    assert_eq!(can(&login, "GET", &read).await, 401, "clients ask for another one then");
+    assert_eq!(
+        can(&login, "GET", &read).await,
+        401,
+        "clients ask for another one then"
+    );
     // A narrow token does not become a wide one.
     let (_, _, body) = server
         .call("GET", "/v2/token?scope=repository:web:*", &pull, &[], "")
@@ -107,28 +150,48 @@ async fn oauth_forms_are_answered_and_revoking_ends_everything() {
     let refresh = refresh["refresh_token"].as_str().unwrap().to_owned();
     let push = "/v2/web/blobs/uploads/";
     assert_eq!(server.call("POST", push, &token, &[], "").await.0, 202);
-    let (status, _, body) =
-        ask(format!("grant_type=refresh_token&refresh_token={refresh}&{scope}")).await;
+    let (status, _, body) = ask(format!(
+        "grant_type=refresh_token&refresh_token={refresh}&{scope}"
+    ))
+    .await;
     assert_eq!(status, 200);
-    assert_eq!(server.call("POST", push, &bearer(&body), &[], "").await.0, 202);
-    let (_, _, body) =
-        ask(format!("grant_type=password&username=any&password={secret}&{scope}")).await;
+    assert_eq!(
+        server.call("POST", push, &bearer(&body), &[], "").await.0,
+        202
+    );
+    let (_, _, body) = ask(format!(
+        "grant_type=password&username=any&password={secret}&{scope}"
+    ))
+    .await;
     assert!(!text(&body).contains("refresh_token"));
     for (wrong, status) in [
-        ("grant_type=password&username=any&password=x".to_owned(), 401),
+        (
+            "grant_type=password&username=any&password=x".to_owned(),
+            401,
+        ),
         ("grant_type=password&username=any".to_owned(), 401),
         ("grant_type=refresh_token&refresh_token=x".to_owned(), 401),
         (format!("grant_type=authorization_code&code={secret}"), 405),
         (String::new(), 405),
         ("x=".to_owned() + &"y".repeat(100_000), 400),
     ] {
-        assert_eq!(ask(wrong.clone()).await.0, status, "{}", &wrong[..wrong.len().min(80)]);
+        assert_eq!(
+            ask(wrong.clone()).await.0,
+            status,
+            "{}",
+            &wrong[..wrong.len().min(80)]
+        );
     }
     let system = ondol_auth::Ctx::system(server.backend.store.clock().clone());
     let id = server.tokens.list(&system).await.unwrap()[0].id;
     server.tokens.revoke(&system, id).await.unwrap();
     assert_eq!(server.call("POST", push, &token, &[], "").await.0, 401);
-    assert_eq!(ask(format!("grant_type=refresh_token&refresh_token={refresh}")).await.0, 401);
+    assert_eq!(
+        ask(format!("grant_type=refresh_token&refresh_token={refresh}"))
+            .await
+            .0,
+        401
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,13 +41,17 @@ async fn here(clock: Arc<ManualClock>, config: Config) -> Server {
 }
 
 fn clock() -> Arc<ManualClock> {
-    Arc::new(ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000)))
+    Arc::new(ManualClock::at(Timestamp::from_micros(
+        1_700_000_000_000_000,
+    )))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_pulled_is_here_while_the_other_registry_is_away() {
     let (there, token, their) = there().await;
-    let image = there.push_image("web/app", &their, "v1", "their content").await;
+    let image = there
+        .push_image("web/app", &their, "v1", "their content")
+        .await;
     let clock = clock();
     let url = format!("http://{}", there.address);
     let login = Some(("any".to_owned(), Secret::new(token)));
@@ -61,7 +65,10 @@ async fn what_was_pulled_is_here_while_the_other_registry_is_away() {
     let blob = Hasher::digest(Algorithm::Sha256, b"their content");
     let path = format!("/v2/there.example/web/app/blobs/{blob}");
     let (status, headers, _) = here.call("HEAD", &path, &auth, &[], "").await;
-    assert_eq!((status, headers["content-length"].to_str().unwrap()), (200, "13"));
+    assert_eq!(
+        (status, headers["content-length"].to_str().unwrap()),
+        (200, "13")
+    );
     let part = [("range", "bytes=6-")];
     let (status, _, body) = here.call("GET", &path, &auth, &part, "").await;
     assert_eq!((status, text(&body)), (206, "content".to_owned()));
@@ -70,7 +77,10 @@ async fn what_was_pulled_is_here_while_the_other_registry_is_away() {
     let seen = async || {
         let (status, headers, _) = here.call("HEAD", by_tag, &auth, &[], "").await;
         assert_eq!(status, 200);
-        headers["docker-content-digest"].to_str().unwrap().to_owned()
+        headers["docker-content-digest"]
+            .to_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(seen().await, image.to_string());
     clock.advance(Duration::from_secs(601));
@@ -89,7 +99,12 @@ async fn what_was_pulled_is_here_while_the_other_registry_is_away() {
     assert_eq!(here.call("POST", push, &auth, &[], "").await.0, 405);
     let delete = format!("/v2/there.example/web/app/manifests/{moved}");
     assert_eq!(here.call("DELETE", &delete, &auth, &[], "").await.0, 403);
-    assert_eq!(here.call("GET", "/v2/else.example/x/tags/list", &auth, &[], "").await.0, 404);
+    assert_eq!(
+        here.call("GET", "/v2/else.example/x/tags/list", &auth, &[], "")
+            .await
+            .0,
+        404
+    );
     // A mount out of the cache moves what one may read.
     let both = here.basic(&[("web", Role::Developer)]).await;
     let mount = format!("/v2/web/blobs/uploads/?mount={blob}&from=there.example/web/app");
@@ -167,7 +182,11 @@ async fn wrong_bytes_are_never_whole_and_never_kept() {
     }
     let by_digest = format!("/v2/there.example/app/manifests/{wanted}");
     let (status, _, body) = here.call("GET", &by_digest, &auth, &[], "").await;
-    assert!(status == 502 && text(&body).contains("other bytes"), "{}", text(&body));
+    assert!(
+        status == 502 && text(&body).contains("other bytes"),
+        "{}",
+        text(&body)
+    );
     for _ in 0..50 {
         if here.blobs.staged(10).await.unwrap().is_empty() {
             break;
@@ -232,7 +251,10 @@ async fn neighbours_are_not_asked() {
             base: Some(format!("{neighbour}/base:1")),
             ..crate::support::request(crate::support::folder().path())
         };
-        let built = here.registry.build(&crate::support::ctx(Role::Developer), &request).await;
+        let built = here
+            .registry
+            .build(&crate::support::ctx(Role::Developer), &request)
+            .await;
         let refused = built.unwrap_err().to_string();
         assert!(refused.contains("not"), "{refused}");
     }
@@ -267,7 +289,9 @@ async fn base_images_come_through_the_cache() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_forgets_by_age_and_by_size() {
     let (there, token, their) = there().await;
-    there.push_image("web/app", &their, "v1", "old content").await;
+    there
+        .push_image("web/app", &their, "v1", "old content")
+        .await;
     let clock = clock();
     let url = format!("http://{}", there.address);
     let login = Some(("any".to_owned(), Secret::new(token)));
@@ -282,16 +306,34 @@ async fn the_cache_forgets_by_age_and_by_size() {
     let old = Hasher::digest(Algorithm::Sha256, b"old content");
     let new = there.push("web/app", &their, b"newer stuff").await;
     assert_eq!(get(tag).await, 200);
-    assert_eq!(get(&format!("/v2/there.example/web/app/blobs/{old}")).await, 200);
+    assert_eq!(
+        get(&format!("/v2/there.example/web/app/blobs/{old}")).await,
+        200
+    );
     clock.advance(Duration::from_secs(60));
-    assert_eq!(get(&format!("/v2/there.example/web/app/blobs/{new}")).await, 200);
+    assert_eq!(
+        get(&format!("/v2/there.example/web/app/blobs/{new}")).await,
+        200
+    );
     here.registry.retain(&Nothing).await.unwrap();
     drop(there);
-    assert_eq!(get(&format!("/v2/there.example/web/app/blobs/{old}")).await, 502);
-    assert_eq!(get(&format!("/v2/there.example/web/app/blobs/{new}")).await, 200);
+    assert_eq!(
+        get(&format!("/v2/there.example/web/app/blobs/{old}")).await,
+        502
+    );
+    assert_eq!(
+        get(&format!("/v2/there.example/web/app/blobs/{new}")).await,
+        200
+    );
     assert_eq!(get(tag).await, 200);
     clock.advance(Duration::from_secs(31 * 24 * 3_600));
-    assert!(here.registry.retain(&Nothing as &dyn Retained).await.unwrap() > 0);
+    assert!(
+        here.registry
+            .retain(&Nothing as &dyn Retained)
+            .await
+            .unwrap()
+            > 0
+    );
     assert_eq!(get(tag).await, 502);
     assert!(here.registry.held_digests("", 10).await.unwrap().is_empty());
 }

@@ -84,8 +84,7 @@ impl StagedBlob {
     /// Hashes, dates and syncs: everything before the blob can get its name.
     fn settle(mut self, expected: &Digest) -> Result<Settled, StoreError> {
         if expected.algorithm() != self.algorithm {
-            (self.hasher, self.size) =
-                rehash(&mut self.file, &self.path, expected.algorithm())?;
+            (self.hasher, self.size) = rehash(&mut self.file, &self.path, expected.algorithm())?;
         }
         let actual = self.hasher.finish();
         if actual != *expected {
@@ -153,11 +152,7 @@ fn write_all(file: &mut File, chunks: &[Bytes]) -> std::io::Result<()> {
 }
 
 /// Reads a file from its beginning and leaves it at its end.
-fn rehash(
-    file: &mut File,
-    path: &Path,
-    algorithm: Algorithm,
-) -> Result<(Hasher, u64), StoreError> {
+fn rehash(file: &mut File, path: &Path, algorithm: Algorithm) -> Result<(Hasher, u64), StoreError> {
     let mut hasher = Hasher::new(algorithm);
     file.seek(SeekFrom::Start(0))
         .map_err(StoreError::io("read", path))?;
@@ -281,7 +276,8 @@ impl Blobs {
                     // Finished or discarded since it was listed.
                     continue;
                 };
-                if let (Ok(name), Ok(touched)) = (entry.file_name().into_string(), metadata.modified())
+                if let (Ok(name), Ok(touched)) =
+                    (entry.file_name().into_string(), metadata.modified())
                 {
                     found.push(StagedEntry {
                         name,
@@ -298,5 +294,80 @@ impl Blobs {
     /// The present as blobs and staged files are dated.
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &tempfile::TempDir) -> Blobs {
+        Blobs::open(dir.path()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn bytes_stay_until_they_are_a_blob() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest = Hasher::digest(Algorithm::Sha512, b"one two");
+        let mut staged = open(&dir).stage("a.b", Algorithm::Sha256).await.unwrap();
+        assert_eq!(
+            staged.append(&[Bytes::new(), Bytes::from("one ")]).unwrap(),
+            4
+        );
+        drop(staged);
+        let blobs = open(&dir);
+        assert!(blobs.stage("a.b", Algorithm::Sha256).await.is_err());
+        let mut staged = blobs
+            .resume("a.b", Algorithm::Sha256)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (staged.size(), blobs.staged(9).await.unwrap()[0].size),
+            (4, 4)
+        );
+        staged
+            .append(&vec![Bytes::from("t"), Bytes::from("wo")])
+            .unwrap();
+        // The digest may be of another algorithm than the one that was begun with.
+        assert_eq!(staged.finish(&digest).await.unwrap().size, 7);
+        assert_eq!(&blobs.read(&digest, 100).await.unwrap()[..], b"one two");
+        assert!(blobs.staged(9).await.unwrap().is_empty());
+        assert!(
+            blobs
+                .resume("a.b", Algorithm::Sha256)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[tokio::test]
+    async fn wrong_bytes_and_wrong_names_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = open(&dir);
+        let digest = Hasher::digest(Algorithm::Sha256, b"right");
+        let mut staged = blobs.stage("x", Algorithm::Sha256).await.unwrap();
+        // More slices than one system call takes.
+        let many: Vec<Bytes> = (0..300).map(|_| Bytes::from("wrong")).collect();
+        assert_eq!(staged.append(&many).unwrap(), 1_500);
+        let refused = staged.finish(&digest).await;
+        assert!(matches!(refused, Err(StoreError::Corrupted { .. })));
+        assert!(!blobs.discard_staged("x").await.unwrap());
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            ".hidden",
+            "a b",
+            &"a".repeat(201),
+        ] {
+            assert!(
+                blobs.stage(name, Algorithm::Sha256).await.is_err(),
+                "{name}"
+            );
+        }
     }
 }

@@ -83,7 +83,8 @@ fn rule(file: &RuleFile) -> Result<Rule, String> {
 
 fn upstream(file: UpstreamFile) -> Result<Upstream, String> {
     let name = file.name;
-    let label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    let label =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     if !name.contains('.') || !name.bytes().all(label) {
         return Err(format!(
             "the upstream `{name}` needs a name with a dot, in lower case, such as `docker.io`"
@@ -96,7 +97,11 @@ fn upstream(file: UpstreamFile) -> Result<Upstream, String> {
                 .map_err(|error| format!("{}: {error}", path.display()))?;
             Some((user, Secret::new(password.trim_end().to_owned())))
         }
-        _ => return Err(format!("the upstream `{name}` has a user or a password alone")),
+        _ => {
+            return Err(format!(
+                "the upstream `{name}` has a user or a password alone"
+            ));
+        }
     };
     Ok(Upstream {
         name,
@@ -139,7 +144,9 @@ pub(super) fn read(path: Option<&Path>) -> Outcome<Config> {
         return Ok(Config::default());
     };
     let wrong = |problem: String| Failure::usage(format!("{}: {problem}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| wrong(error.to_string()))?
+        .len();
     if size > MAX_BYTES {
         return Err(wrong(format!("it has more than {MAX_BYTES} bytes")));
     }
@@ -178,7 +185,10 @@ mod tests {
     fn mistakes_are_named() {
         for (text, problem) in [
             (r#"{"retain": []}"#, "unknown field `retain`"),
-            (r#"{"upstreams": [{"name": "hub", "url": "https://x"}]}"#, "a dot"),
+            (
+                r#"{"upstreams": [{"name": "hub", "url": "https://x"}]}"#,
+                "a dot",
+            ),
             (
                 r#"{"upstreams": [{"name": "a.b", "url": "https://x", "username": "u"}]}"#,
                 "alone",
