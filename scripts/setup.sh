@@ -7,7 +7,7 @@ level=${1:-dev}
 # command or file → Debian package
 run_needs=("git:git" "python3:python3" "cc:gcc" "make:make")
 dev_needs=("skopeo:skopeo" "openssl:openssl" "setpriv:util-linux" "setsid:util-linux"
-    "podman:podman" "runc:runc" "iptables:iptables" "busybox:busybox-static" "catatonit:catatonit")
+    "podman:podman" "buildah:buildah" "runc:runc" "iptables:iptables" "busybox:busybox-static" "catatonit:catatonit")
 
 packages=()
 need() {
@@ -64,5 +64,25 @@ if [ "$level" = dev ]; then
             echo "mlflow-skinny could not be installed from PyPI: the tests with MLflow's client need it" >&2
             exit 1
         fi
+    fi
+fi
+
+# Clients of the registry that no package has; their tests say so where Go is missing.
+if [ "$level" = dev ]; then
+    tools=${XDG_CACHE_HOME:-$HOME/.cache}/ondol/tools
+    conformance=github.com/opencontainers/distribution-spec/conformance
+    if ! command -v go >/dev/null 2>&1; then
+        echo "Go is missing: the tests with crane, oras and the conformance program will do nothing" >&2
+    else
+        mkdir -p "$tools"
+        get() { # name, module: built once
+            [ -x "$tools/$1" ] && return 0
+            echo "building $1"
+            GOFLAGS=-mod=mod GOBIN="$tools" go install "$2" || echo "$1 could not be built; its tests will do nothing" >&2
+        }
+        get crane github.com/google/go-containerregistry/cmd/crane@v0.22.1
+        get oras oras.land/oras/cmd/oras@v1.3.6
+        [ -x "$tools/oci-conformance" ] || get conformance "$conformance@v0.0.0-20260831232431-97274622c111"
+        [ ! -x "$tools/conformance" ] || mv "$tools/conformance" "$tools/oci-conformance"
     fi
 fi

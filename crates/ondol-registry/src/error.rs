@@ -45,7 +45,7 @@ pub enum RegistryError {
     #[error("{0}")]
     DigestInvalid(String),
     /// There is no such upload.
-    #[error("there is no upload {0}: it was never begun, has ended, or was forgotten at a restart")]
+    #[error("there is no upload {0}: it was never begun, has ended, or was left alone too long")]
     UploadUnknown(String),
     /// The bytes do not continue the upload.
     #[error("the upload has {have} bytes, so the next chunk begins there, not at {got}")]
@@ -69,6 +69,34 @@ pub enum RegistryError {
     /// The manifest is in use by a release.
     #[error("{0} is in use by a release that can be rolled back to")]
     InUse(Digest),
+    /// Something else in the repository names it.
+    #[error("{digest} is part of {by}")]
+    Named {
+        /// What was to go.
+        digest: Digest,
+        /// The manifest that names it.
+        by: Digest,
+    },
+    /// This registry does not do it.
+    #[error("this registry does not take {0}")]
+    Unsupported(String),
+    /// Too many wrong passwords from one address.
+    #[error("too many failed attempts from this address; try again in {0} s")]
+    TooManyAttempts(u64),
+    /// Another registry is away, slow or wrong.
+    #[error("{upstream}: {problem}")]
+    Upstream {
+        /// Which one.
+        upstream: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A page cannot have this size.
+    #[error("n=`{0}` is not a number of entries")]
+    PageSize(String),
+    /// Another request goes on with the upload.
+    #[error("another request goes on with this upload")]
+    Overtaken,
     /// A folder cannot become an image or the other way round.
     #[error("{path}: {problem}")]
     Tree {
@@ -107,7 +135,9 @@ impl RegistryError {
         match self {
             Self::Denied(Denied::Unauthenticated) => "UNAUTHORIZED",
             Self::Denied(Denied::Invisible(_)) => "NAME_UNKNOWN",
-            Self::Denied(Denied::Forbidden { .. }) | Self::InUse(_) => "DENIED",
+            Self::Denied(Denied::Forbidden { .. }) | Self::InUse(_) | Self::Named { .. } => {
+                "DENIED"
+            }
             Self::Store(StoreError::Corrupted { .. }) | Self::DigestInvalid(_) => "DIGEST_INVALID",
             Self::Store(StoreError::NoBlob(_)) | Self::BlobUnknown { .. } => "BLOB_UNKNOWN",
             Self::Name(_) => "NAME_INVALID",
@@ -115,10 +145,14 @@ impl RegistryError {
             Self::ManifestUnknown { .. } => "MANIFEST_UNKNOWN",
             Self::ManifestBlobUnknown(_) => "MANIFEST_BLOB_UNKNOWN",
             Self::UploadUnknown(_) => "BLOB_UPLOAD_UNKNOWN",
-            Self::Range { .. } | Self::Broken(_) => "BLOB_UPLOAD_INVALID",
+            Self::Range { .. } | Self::Broken(_) | Self::Overtaken => "BLOB_UPLOAD_INVALID",
             Self::TooLarge { .. } => "SIZE_INVALID",
-            Self::Busy(_) => "TOOMANYREQUESTS",
-            Self::Store(_) | Self::Tree { .. } | Self::Base { .. } => "UNKNOWN",
+            Self::Busy(_) | Self::TooManyAttempts(_) => "TOOMANYREQUESTS",
+            Self::Unsupported(_) => "UNSUPPORTED",
+            Self::PageSize(_) => "PAGINATION_NUMBER_INVALID",
+            Self::Store(_) | Self::Tree { .. } | Self::Base { .. } | Self::Upstream { .. } => {
+                "UNKNOWN"
+            }
         }
     }
 }
@@ -138,14 +172,16 @@ impl Classified for RegistryError {
             | Self::ManifestBlobUnknown(_)
             | Self::Range { .. }
             | Self::Tree { .. }
+            | Self::PageSize(_)
             | Self::Broken(_) => ErrorKind::InvalidInput,
             Self::ManifestUnknown { .. } | Self::BlobUnknown { .. } | Self::UploadUnknown(_) => {
                 ErrorKind::NotFound
             }
             Self::TooLarge { .. } => ErrorKind::TooLarge,
-            Self::Busy(_) => ErrorKind::RateLimited,
-            Self::InUse(_) => ErrorKind::Conflict,
-            Self::Base { .. } => ErrorKind::Unavailable,
+            Self::Busy(_) | Self::TooManyAttempts(_) => ErrorKind::RateLimited,
+            Self::InUse(_) | Self::Named { .. } | Self::Overtaken => ErrorKind::Conflict,
+            Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Base { .. } | Self::Upstream { .. } => ErrorKind::Unavailable,
         }
     }
 
@@ -165,6 +201,12 @@ impl Classified for RegistryError {
             Self::TooLarge { .. } => "registry.too-large",
             Self::Busy(_) => "registry.busy",
             Self::InUse(_) => "registry.in-use",
+            Self::Named { .. } => "registry.named",
+            Self::Unsupported(_) => "registry.unsupported",
+            Self::TooManyAttempts(_) => "registry.attempts",
+            Self::Upstream { .. } => "registry.upstream",
+            Self::Overtaken => "registry.upload.overtaken",
+            Self::PageSize(_) => "registry.page",
             Self::Tree { .. } => "registry.tree",
             Self::Base { .. } => "registry.base",
             Self::Broken(_) => "registry.upload.broken",
@@ -179,6 +221,11 @@ impl Classified for RegistryError {
                 Some("push again: clients begin a new upload by themselves".to_owned())
             }
             Self::ManifestBlobUnknown(_) => Some("push its blobs first".to_owned()),
+            Self::Named { by, .. } => Some(format!("delete {by} first")),
+            Self::Upstream { .. } => Some(
+                "what was pulled before is still served; check that the server can reach it"
+                    .to_owned(),
+            ),
             Self::Base { .. } => Some(
                 "check the name and that its registry can be reached from the server".to_owned(),
             ),

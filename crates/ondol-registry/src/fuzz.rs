@@ -1,7 +1,8 @@
 //! Fuzz targets over what clients push, what foreign registries answer, and what layers hold.
 
-pub use crate::image::{fuzz_layer as layer, fuzz_reference};
+pub use crate::image::fuzz_layer as layer;
 use crate::model::{Manifest, Reference, Repository};
+use crate::remote::Remote;
 use crate::service::RegistryService;
 
 /// The first line is a path below `/v2/` and an image reference, the rest a manifest. What is
@@ -11,7 +12,7 @@ pub fn manifest(data: &[u8]) {
     let (line, body) = data.split_at(end.unwrap_or(data.len()));
     if let Ok(text) = std::str::from_utf8(line) {
         crate::http::fuzz_path(text);
-        fuzz_reference(text);
+        reference(text);
         if let Ok(repository) = text.parse::<Repository>() {
             assert_eq!(repository.to_string(), text);
             assert!(!text.contains("..") && !text.starts_with(['/', '-']));
@@ -33,6 +34,23 @@ pub fn manifest(data: &[u8]) {
         }
     }
     let _ = RegistryService::platform_child(body);
+}
+
+/// A reference becomes an address of one host below `/v2/`, and nothing else.
+fn reference(text: &str) {
+    let Some(remote) = Remote::parse(text) else {
+        return;
+    };
+    let url = format!(
+        "https://{}/v2/{}/manifests/{}",
+        remote.host, remote.name, remote.reference
+    );
+    let Ok(parsed) = reqwest::Url::parse(&url) else {
+        return;
+    };
+    assert!(parsed.username().is_empty() && parsed.password().is_none());
+    assert!(parsed.query().is_none() && parsed.fragment().is_none());
+    assert!(parsed.path().starts_with("/v2/") && parsed.path().contains("/manifests/"));
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ondol_types::{Digest, ProjectName};
+use ondol_types::{Algorithm, Digest, ProjectName};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RegistryError;
@@ -18,6 +18,8 @@ pub(crate) mod media {
     pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     /// A gzip-compressed layer.
     pub(crate) const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// An artifact, as an earlier draft had it.
+    pub(crate) const ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
     /// Docker's manifest list.
     pub(crate) const DOCKER_LIST: &str =
         "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -26,11 +28,21 @@ pub(crate) mod media {
 }
 
 /// A repository: `<project>` or `<project>/<name>…`, by the grammar of the distribution
-/// specification, at most 255 characters.
+/// specification, at most 255 characters. One that begins with a name with a dot, such as
+/// `docker.io/library/python`, is of another registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository {
     name: Box<str>,
-    project: ProjectName,
+    owner: Owner,
+}
+
+/// Who decides about a repository.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Owner {
+    /// A project of this installation.
+    Project(ProjectName),
+    /// Another registry, read through this one.
+    Upstream(Box<str>),
 }
 
 impl Repository {
@@ -38,7 +50,7 @@ impl Repository {
     pub fn of(project: &ProjectName) -> Self {
         Self {
             name: project.as_str().into(),
-            project: project.clone(),
+            owner: Owner::Project(project.clone()),
         }
     }
 
@@ -47,9 +59,25 @@ impl Repository {
         &self.name
     }
 
-    /// The project that decides who may read and write.
-    pub fn project(&self) -> &ProjectName {
-        &self.project
+    /// The project that decides who may read and write; `None` for what is read through from
+    /// another registry.
+    pub fn project(&self) -> Option<&ProjectName> {
+        match &self.owner {
+            Owner::Project(project) => Some(project),
+            Owner::Upstream(_) => None,
+        }
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// The name without the upstream's own.
+    pub(crate) fn name_there(&self) -> Option<&str> {
+        match &self.owner {
+            Owner::Project(_) => None,
+            Owner::Upstream(name) => self.name.strip_prefix(&**name)?.strip_prefix('/'),
+        }
     }
 }
 
@@ -75,15 +103,15 @@ impl FromStr for Repository {
         if text.len() > 255 || !text.split('/').all(component) {
             return Err(bad());
         }
-        let project = text
-            .split('/')
-            .next()
-            .unwrap_or_default()
-            .parse()
-            .map_err(|_| bad())?;
+        let first = text.split('/').next().unwrap_or_default();
+        let owner = if first.contains('.') && first.len() < text.len() {
+            Owner::Upstream(first.into())
+        } else {
+            Owner::Project(first.parse().map_err(|_| bad())?)
+        };
         Ok(Self {
             name: text.into(),
-            project,
+            owner,
         })
     }
 }
@@ -92,6 +120,11 @@ impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
+}
+
+/// Whether a digest is of an algorithm that the specification knows.
+pub(crate) fn is_oci(digest: &Digest) -> bool {
+    matches!(digest.algorithm(), Algorithm::Sha256 | Algorithm::Sha512)
 }
 
 /// How a manifest is asked for.
@@ -110,8 +143,10 @@ impl FromStr for Reference {
         if text.contains(':') {
             return text
                 .parse()
+                .ok()
+                .filter(is_oci)
                 .map(Self::Digest)
-                .map_err(|_| RegistryError::DigestInvalid(format!("`{text}` is not a digest")));
+                .ok_or_else(|| RegistryError::DigestInvalid(format!("`{text}` is not a digest")));
         }
         let bytes = text.as_bytes();
         let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -156,6 +191,9 @@ pub struct Descriptor {
     /// Which machine it is for, in indexes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<serde_json::Value>,
+    /// Where else the content can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urls: Option<Vec<String>>,
 }
 
 impl Descriptor {
@@ -168,7 +206,14 @@ impl Descriptor {
             artifact_type: None,
             annotations: None,
             platform: None,
+            urls: None,
         }
+    }
+
+    /// Whether the content is by its type not pushed to registries: a layer that its publisher
+    /// allows nobody to hand on.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.diff.")
     }
 }
 
@@ -197,6 +242,7 @@ struct Raw {
     artifact_type: Option<String>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
+    blobs: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
     subject: Option<Descriptor>,
     annotations: Option<serde_json::Map<String, serde_json::Value>>,
@@ -213,8 +259,14 @@ impl Manifest {
     pub fn parse(bytes: &[u8], content_type: &str) -> Result<Self, RegistryError> {
         let invalid = |problem: String| RegistryError::ManifestInvalid(problem);
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
-        if raw.schema_version != Some(2) {
-            return Err(invalid("schemaVersion must be 2".to_owned()));
+        let draft = raw.media_type.as_deref() == Some(media::ARTIFACT);
+        match raw.schema_version {
+            Some(2) => {}
+            None if draft => {}
+            Some(1) => return Err(RegistryError::Unsupported(
+                "manifests of Docker's schema 1, which are unsafe by design; build the image again with any tool of today".to_owned(),
+            )),
+            _ => return Err(invalid("schemaVersion must be 2".to_owned())),
         }
         let content_type = content_type.split(';').next().unwrap_or_default().trim();
         if let Some(inner) = &raw.media_type
@@ -239,6 +291,8 @@ impl Manifest {
         let manifests = raw.manifests.unwrap_or_default();
         let mut blobs: Vec<Descriptor> = raw.config.into_iter().collect();
         blobs.extend(raw.layers.unwrap_or_default());
+        // The artifact manifest of an earlier draft, which some tools still push.
+        blobs.extend(raw.blobs.unwrap_or_default());
         if blobs.len() + manifests.len() > MAX_DESCRIPTORS {
             return Err(invalid(format!(
                 "it has more than {MAX_DESCRIPTORS} descriptors"
@@ -265,7 +319,11 @@ mod tests {
     fn repository_names_follow_the_specification() {
         for good in ["web", "web/api", "web/a_b/c-d", "web/a__b", "web/a.b"] {
             assert_eq!(
-                good.parse::<Repository>().unwrap().project().as_str(),
+                good.parse::<Repository>()
+                    .unwrap()
+                    .project()
+                    .unwrap()
+                    .as_str(),
                 "web",
                 "{good}"
             );
@@ -285,6 +343,16 @@ mod tests {
         ] {
             assert!(bad.parse::<Repository>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_with_a_dot_is_another_registry() {
+        let there: Repository = "docker.io/library/python".parse().unwrap();
+        assert_eq!(there.project(), None);
+        assert_eq!(there.owner(), &Owner::Upstream("docker.io".into()));
+        assert_eq!(there.name_there(), Some("library/python"));
+        assert!("docker.io".parse::<Repository>().is_err());
+        assert_eq!("web/a.b".parse::<Repository>().unwrap().name_there(), None);
     }
 
     #[test]

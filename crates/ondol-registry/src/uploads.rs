@@ -1,82 +1,101 @@
-//! Uploads under way. They live in memory: a restart forgets them, and clients begin again.
+//! Uploads under way.
+//!
+//! The bytes lie in a staged file whose name says which upload of which repository it is, so a
+//! restart forgets nothing: the next request that names both finds the file and hashes it again.
+//! What is here in memory is only the hash in progress and whose turn it is. An upload answers
+//! only in the repository that it was begun in, because its file has another name elsewhere.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ondol_store::blobs::BlobWriter;
-use ondol_types::UploadId;
-use tokio::sync::Mutex;
+use ondol_store::blobs::StagedBlob;
+use ondol_types::{Algorithm, UploadId};
+use sha2::Digest as _;
+use tokio::sync::Notify;
 
-use crate::error::RegistryError;
 use crate::model::Repository;
 
-const IDLE: Duration = Duration::from_secs(3_600);
+/// Algorithms of uploads, the usual one first.
+pub(crate) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
-/// One upload: its writer is taken out while a request appends to it.
+/// The name of the staged file of an upload.
+pub(crate) fn file_name(id: &UploadId, repository: &Repository, algorithm: Algorithm) -> String {
+    let hash = sha2::Sha256::digest(repository.as_str().as_bytes());
+    let owner: String = hash[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{id}.{owner}.{}", algorithm.name())
+}
+
+/// One upload.
 pub(crate) struct Upload {
-    pub(crate) repository: Repository,
-    pub(crate) writer: Option<BlobWriter>,
-    touched: Instant,
+    /// The staged file's name.
+    pub(crate) file: String,
+    /// Taken out when the upload ends. Only file work happens under this lock.
+    pub(crate) staged: Mutex<Option<StagedBlob>>,
+    /// Held by the request that appends, and by the writes that it left behind when it ended.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Tells the request that appends that another one has come: a client that was cut off goes
+    /// on by a new connection while the old one is not known to be dead.
+    pub(crate) overtaken: Notify,
 }
 
 impl Upload {
-    pub(crate) fn received(&self) -> u64 {
-        self.writer.as_ref().map_or(0, BlobWriter::size)
-    }
-
-    pub(crate) fn touch(&mut self) {
-        self.touched = Instant::now();
+    pub(crate) fn staged(&self) -> MutexGuard<'_, Option<StagedBlob>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All uploads, bounded in number and in idleness.
+/// The uploads that this process has seen.
 #[derive(Default)]
 pub(crate) struct Uploads {
-    all: std::sync::Mutex<HashMap<UploadId, Arc<Mutex<Upload>>>>,
+    all: Mutex<HashMap<String, Arc<Upload>>>,
 }
 
 impl Uploads {
-    pub(crate) fn insert(
-        &self,
-        id: UploadId,
-        repository: Repository,
-        writer: BlobWriter,
-        limit: usize,
-    ) -> Result<(), RegistryError> {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, upload| {
-            upload
-                .try_lock()
-                .map_or(true, |upload| upload.touched.elapsed() < IDLE)
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Upload>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, file: &str) -> Option<Arc<Upload>> {
+        self.all().get(file).cloned()
+    }
+
+    /// Adds an upload, or returns the one that was added meanwhile.
+    pub(crate) fn insert(&self, file: String, staged: StagedBlob) -> Arc<Upload> {
+        let fresh = Arc::new(Upload {
+            file: file.clone(),
+            staged: Mutex::new(Some(staged)),
+            turn: Arc::default(),
+            overtaken: Notify::new(),
         });
-        if all.len() >= limit {
-            return Err(RegistryError::Busy(limit));
-        }
-        all.insert(
-            id,
-            Arc::new(Mutex::new(Upload {
-                repository,
-                writer: Some(writer),
-                touched: Instant::now(),
-            })),
-        );
-        Ok(())
+        self.all().entry(file).or_insert(fresh).clone()
     }
 
-    pub(crate) fn get(&self, id: &UploadId) -> Option<Arc<Mutex<Upload>>> {
-        self.all
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .cloned()
+    pub(crate) fn remove(&self, file: &str) {
+        self.all().remove(file);
     }
 
-    pub(crate) fn remove(&self, id: &UploadId) -> bool {
-        self.all
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(id)
-            .is_some()
+    /// Whether a request works on an upload right now.
+    pub(crate) fn is_busy(&self, file: &str) -> bool {
+        self.get(file)
+            .is_some_and(|upload| upload.turn.try_lock().is_err())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ondol_types::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn a_file_belongs_to_one_upload_of_one_repository() {
+        let id = UploadId::generate(&SystemClock);
+        let name = |text: &str| file_name(&id, &text.parse().unwrap(), Algorithm::Sha256);
+        assert_ne!(name("web"), name("web/api"));
+        assert_eq!(name("web"), name("web"));
+        assert!(name(&format!("web/{}", "a".repeat(250))).len() < 200);
     }
 }

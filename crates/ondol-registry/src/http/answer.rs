@@ -1,12 +1,15 @@
 //! Answers in the form that OCI clients read.
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use ondol_types::{Classified, ErrorKind};
 use serde_json::{Value, json};
 
+use super::Target;
 use crate::error::RegistryError;
+use crate::model::Repository;
 
 pub(super) fn json(status: StatusCode, value: &Value) -> Response {
     let mut response = (status, value.to_string()).into_response();
@@ -22,6 +25,11 @@ fn status(error: &RegistryError) -> StatusCode {
     match error {
         RegistryError::Range { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
         RegistryError::ManifestBlobUnknown(_) => StatusCode::NOT_FOUND,
+        RegistryError::Unsupported(_) | RegistryError::Named { .. } => {
+            StatusCode::METHOD_NOT_ALLOWED
+        }
+        RegistryError::InUse(_) => StatusCode::FORBIDDEN,
+        RegistryError::Upstream { .. } => StatusCode::BAD_GATEWAY,
         other => match other.kind() {
             ErrorKind::InvalidInput | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
             ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -39,9 +47,75 @@ fn status(error: &RegistryError) -> StatusCode {
     }
 }
 
-pub(super) fn refusal(error: &RegistryError) -> Response {
+/// How a client may show who it is.
+pub(super) struct Challenge {
+    /// Where tokens are given, when they are wanted here.
+    realm: Option<String>,
+    service: String,
+    scope: Option<String>,
+}
+
+impl Challenge {
+    /// What a request is answered that shows nothing or the wrong thing. The realm is at the host
+    /// that the client knows this server by.
+    pub(super) fn of(request: &Request, target: &Target<'_>) -> Self {
+        let host = request
+            .headers()
+            .get(header::HOST)
+            .and_then(|value| value.to_str().ok())
+            .or_else(|| {
+                request
+                    .uri()
+                    .authority()
+                    .map(|authority| authority.as_str())
+            })
+            .filter(|host| {
+                host.bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+            });
+        let secure = request
+            .headers()
+            .get("x-forwarded-proto")
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
+        let scheme = if secure { "https" } else { "http" };
+        let actions = match *request.method() {
+            Method::GET | Method::HEAD => "pull",
+            Method::DELETE if !matches!(target, Target::Upload(..)) => "delete",
+            _ => "pull,push",
+        };
+        let scope = match target {
+            Target::Catalog => Some("registry:catalog:*".to_owned()),
+            other => other
+                .repository()
+                .filter(|name| name.parse::<Repository>().is_ok())
+                .map(|name| format!("repository:{name}:{actions}")),
+        };
+        let at_token = matches!(target, Target::Token);
+        Self {
+            realm: host
+                .filter(|_| !at_token)
+                .map(|host| format!("{scheme}://{host}/v2/token")),
+            service: host.unwrap_or("ondol").to_owned(),
+            scope,
+        }
+    }
+
+    fn headers(&self) -> Vec<String> {
+        let basic = "Basic realm=\"Ondol\"".to_owned();
+        let Some(realm) = &self.realm else {
+            return vec![basic];
+        };
+        let mut bearer = format!("Bearer realm=\"{realm}\",service=\"{}\"", self.service);
+        if let Some(scope) = &self.scope {
+            bearer.push_str(&format!(",scope=\"{scope}\""));
+        }
+        vec![bearer, basic]
+    }
+}
+
+pub(super) fn refusal(error: &RegistryError, challenge: &Challenge) -> Response {
     let status = status(error);
-    if status.is_server_error() {
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(error = %error, error.code = error.code(), "registry request failed");
     }
     let message = if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -49,22 +123,50 @@ pub(super) fn refusal(error: &RegistryError) -> Response {
     } else {
         error.to_string()
     };
-    let detail = error.hint().unwrap_or_default();
-    let body =
-        json!({ "errors": [{ "code": error.oci_code(), "message": message, "detail": detail }] });
-    let mut response = json(status, &body);
+    let mut response = fault(status, error.oci_code(), &message, error.hint());
     if status == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Basic realm=\"Ondol\""),
-        );
+        for value in challenge.headers() {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response
+                    .headers_mut()
+                    .append(header::WWW_AUTHENTICATE, value);
+            }
+        }
     }
     if let RegistryError::Range { have, .. } = error
         && let Ok(value) = HeaderValue::from_str(&range(*have))
     {
         response.headers_mut().insert(header::RANGE, value);
     }
+    if let RegistryError::TooManyAttempts(seconds) = error {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+    }
     response
+}
+
+/// One error in the form of the specification.
+pub(super) fn fault(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    detail: Option<String>,
+) -> Response {
+    let detail = detail.unwrap_or_default();
+    let body = json!({ "errors": [{ "code": code, "message": message, "detail": detail }] });
+    json(status, &body)
+}
+
+/// Whether the client has this already.
+pub(super) fn is_known(request: &HeaderMap, etag: &str) -> bool {
+    request
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|one| one.trim().trim_start_matches("W/"))
+        .any(|one| one == etag || one == "*")
 }
 
 /// `0-N` with the last byte's place; an empty upload says `0-0` like every other registry.
@@ -84,12 +186,21 @@ pub(super) fn empty(status: StatusCode, headers: &[(header::HeaderName, String)]
     response
 }
 
-/// One decoded value of a query string.
+/// One decoded value of a query string or a form.
 pub(super) fn query(query: &str, key: &str) -> Option<String> {
-    query.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (name == key).then(|| percent_decode(value))
-    })
+    all(query, key).into_iter().next()
+}
+
+/// Every decoded value of a key, at most a hundred.
+pub(super) fn all(query: &str, key: &str) -> Vec<String> {
+    query
+        .split('&')
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name == key).then(|| percent_decode(value))
+        })
+        .take(100)
+        .collect()
 }
 
 fn percent_decode(text: &str) -> String {

@@ -1,176 +1,25 @@
-//! Blobs and their uploads.
+//! Blobs: reading whole or in part, deleting.
 
 use std::io::SeekFrom;
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{StatusCode, header};
-use ondol_types::{Algorithm, Digest, UploadId};
+use ondol_types::Digest;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::{Call, answer};
 use crate::error::RegistryError;
-use crate::model::Repository;
+use crate::model::{Repository, is_oci};
+use crate::service::Content;
 
-fn place(repository: &Repository, id: &UploadId) -> String {
-    format!("/v2/{repository}/blobs/uploads/{id}")
-}
-
-fn accepted(repository: &Repository, id: &UploadId, received: u64) -> Response {
-    answer::empty(
-        StatusCode::ACCEPTED,
-        &[
-            (header::LOCATION, place(repository, id)),
-            (header::RANGE, answer::range(received)),
-            (
-                header::HeaderName::from_static("docker-upload-uuid"),
-                id.to_string(),
-            ),
-            (header::CONTENT_LENGTH, "0".to_owned()),
-        ],
-    )
-}
-
-fn created(repository: &Repository, digest: &Digest) -> Response {
-    answer::empty(
-        StatusCode::CREATED,
-        &[
-            (header::LOCATION, format!("/v2/{repository}/blobs/{digest}")),
-            (answer::CONTENT_DIGEST, digest.to_string()),
-            (header::CONTENT_LENGTH, "0".to_owned()),
-        ],
-    )
-}
-
-fn digest_of(text: &str) -> Result<Digest, RegistryError> {
+/// A digest of an algorithm that the specification knows.
+pub(super) fn digest_of(text: &str) -> Result<Digest, RegistryError> {
     text.parse()
-        .map_err(|_| RegistryError::DigestInvalid(format!("`{text}` is not a digest")))
-}
-
-pub(super) async fn begin(
-    call: Call<'_>,
-    repository: Repository,
-) -> Result<Response, RegistryError> {
-    if let Some(mount) = call.query("mount") {
-        let digest = digest_of(&mount)?;
-        if let Some(from) = call.query("from")
-            && let Ok(from) = from.parse::<Repository>()
-            && call
-                .registry()
-                .mount(&call.ctx, &repository, &digest, &from)
-                .await?
-        {
-            return Ok(created(&repository, &digest));
-        }
-    }
-    let whole = call
-        .query("digest")
-        .map(|text| digest_of(&text))
-        .transpose()?;
-    let algorithm = match call.query("digest-algorithm").as_deref() {
-        Some("sha512") => Algorithm::Sha512,
-        _ => whole.as_ref().map_or(Algorithm::Sha256, Digest::algorithm),
-    };
-    let id = call
-        .registry()
-        .begin_upload(&call.ctx, &repository, algorithm)
-        .await?;
-    let Some(digest) = whole else {
-        return Ok(accepted(&repository, &id, 0));
-    };
-    let Call { door, ctx, request } = call;
-    door.registry
-        .append(
-            &ctx,
-            &repository,
-            &id,
-            None,
-            request.into_body().into_data_stream(),
-        )
-        .await?;
-    door.registry
-        .finish_upload(&ctx, &repository, &id, &digest)
-        .await?;
-    Ok(created(&repository, &digest))
-}
-
-pub(super) async fn progress(
-    call: Call<'_>,
-    repository: Repository,
-    id: UploadId,
-) -> Result<Response, RegistryError> {
-    let received = call
-        .registry()
-        .upload_size(&call.ctx, &repository, &id)
-        .await?;
-    let mut response = accepted(&repository, &id, received);
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
-}
-
-/// Where a `Content-Range: 0-99` (or `bytes 0-99/*`) begins.
-fn content_start(call: &Call<'_>) -> Result<Option<u64>, RegistryError> {
-    let Some(range) = call.header(header::CONTENT_RANGE) else {
-        return Ok(None);
-    };
-    let bare = range
-        .trim_start_matches("bytes")
-        .trim_start_matches(['=', ' ']);
-    let start = bare
-        .split('-')
-        .next()
-        .and_then(|text| text.trim().parse().ok());
-    start
-        .map(Some)
-        .ok_or_else(|| RegistryError::Broken(format!("Content-Range `{range}` is not a range")))
-}
-
-pub(super) async fn append(
-    call: Call<'_>,
-    repository: Repository,
-    id: UploadId,
-) -> Result<Response, RegistryError> {
-    let start = content_start(&call)?;
-    let Call { door, ctx, request } = call;
-    let body = request.into_body().into_data_stream();
-    let received = door
-        .registry
-        .append(&ctx, &repository, &id, start, body)
-        .await?;
-    Ok(accepted(&repository, &id, received))
-}
-
-pub(super) async fn finish(
-    call: Call<'_>,
-    repository: Repository,
-    id: UploadId,
-) -> Result<Response, RegistryError> {
-    let text = call
-        .query("digest")
-        .ok_or_else(|| RegistryError::DigestInvalid("the request names no digest".to_owned()))?;
-    let digest = digest_of(&text)?;
-    let start = content_start(&call)?;
-    let Call { door, ctx, request } = call;
-    let body = request.into_body().into_data_stream();
-    door.registry
-        .append(&ctx, &repository, &id, start, body)
-        .await?;
-    door.registry
-        .finish_upload(&ctx, &repository, &id, &digest)
-        .await?;
-    Ok(created(&repository, &digest))
-}
-
-pub(super) async fn cancel(
-    call: Call<'_>,
-    repository: Repository,
-    id: UploadId,
-) -> Result<Response, RegistryError> {
-    call.registry()
-        .cancel_upload(&call.ctx, &repository, &id)
-        .await?;
-    Ok(answer::empty(StatusCode::NO_CONTENT, &[]))
+        .ok()
+        .filter(is_oci)
+        .ok_or_else(|| RegistryError::DigestInvalid(format!("`{text}` is not a digest")))
 }
 
 pub(super) async fn delete(
@@ -203,6 +52,7 @@ fn byte_range(text: &str, size: u64) -> Option<Result<(u64, u64), ()>> {
         };
         (first, last)
     };
+    // A range that ends before it begins says nothing that can be satisfied.
     Some(if range.0 <= range.1 && range.0 < size {
         Ok(range)
     } else {
@@ -215,10 +65,11 @@ pub(super) async fn get(
     repository: Repository,
     digest: Digest,
 ) -> Result<Response, RegistryError> {
+    let etag = format!("\"{digest}\"");
     let mut headers = vec![
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (answer::CONTENT_DIGEST, digest.to_string()),
-        (header::ETAG, format!("\"{digest}\"")),
+        (header::ETAG, etag.clone()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
     ];
     if call.head() {
@@ -229,13 +80,25 @@ pub(super) async fn get(
         headers.push((header::CONTENT_LENGTH, size.to_string()));
         return Ok(answer::empty(StatusCode::OK, &headers));
     }
-    let (mut file, size) = call
+    let range = call.header(header::RANGE).map(str::to_owned);
+    let content = call
         .registry()
-        .blob(&call.ctx, &repository, &digest)
+        .content(&call.ctx, &repository, &digest, range.is_some())
         .await?;
-    let asked = call
-        .header(header::RANGE)
-        .and_then(|text| byte_range(text, size));
+    // Asked after permission and presence, so that it tells no more than the blob itself.
+    if answer::is_known(call.request.headers(), &etag) {
+        return Ok(answer::empty(StatusCode::NOT_MODIFIED, &headers));
+    }
+    let (mut file, size) = match content {
+        Content::File(file, size) => (file, size),
+        Content::Arriving(stream, size) => {
+            headers.push((header::CONTENT_LENGTH, size.to_string()));
+            let mut response = answer::empty(StatusCode::OK, &headers);
+            *response.body_mut() = Body::from_stream(stream);
+            return Ok(response);
+        }
+    };
+    let asked = range.and_then(|text| byte_range(&text, size));
     let (status, first, length) = match asked {
         None => (StatusCode::OK, 0, size),
         Some(Ok((first, last))) => {

@@ -1,22 +1,29 @@
 //! `/v2/`: OCI distribution 1.1 for podman, docker, skopeo, crane, oras and containerd.
 //!
-//! Names contain slashes, so the path is taken apart from its end. Clients differ in how they
+//! Names contain slashes, so the path is taken apart from its end. Whoever shows no token is told
+//! where tokens are given; a password (Basic) does as well. Clients differ in how they
 //! upload: docker's classic store sends one PATCH in chunked encoding without a length,
 //! containerd one PUT, and containerd requires `Docker-Content-Digest` on the answer.
 
 mod answer;
 mod blobs;
+mod lists;
 mod manifests;
+mod scope;
+mod token;
+mod uploads;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::any;
 use http::{HeaderMap, Method, StatusCode, header};
-use ondol_auth::{Ctx, Denied, Principal};
+use ondol_auth::{Ctx, Denied, Grant, Principal};
+use ondol_types::{Secret, Timestamp};
 
 use crate::error::RegistryError;
 use crate::model::Repository;
@@ -29,12 +36,25 @@ pub trait Authenticate: Send + Sync {
     /// from, for limits on wrong credentials.
     ///
     /// # Errors
-    /// [`Denied::Unauthenticated`] when a header is there and wrong.
+    /// [`Denied::Unauthenticated`] when a header is there and wrong,
+    /// [`RegistryError::TooManyAttempts`] when too many were.
     async fn principal(
         &self,
         headers: &HeaderMap,
         peer: Option<IpAddr>,
-    ) -> Result<Principal, Denied>;
+    ) -> Result<Principal, RegistryError>;
+
+    /// A token for somebody that lives for `life` at most and opens what both its owner and
+    /// `grant` open.
+    ///
+    /// # Errors
+    /// [`Denied::Unauthenticated`] for nobody.
+    fn mint(
+        &self,
+        principal: &Principal,
+        grant: Grant,
+        life: Duration,
+    ) -> Result<(Secret<String>, Timestamp), RegistryError>;
 }
 
 /// Knows which projects there are.
@@ -75,22 +95,30 @@ pub fn router(door: Door) -> Router {
 }
 
 async fn handle(State(door): State<Door>, request: Request) -> Response {
-    match dispatch(&door, request).await {
-        Ok(mut response) => {
-            response.headers_mut().insert(
-                "docker-distribution-api-version",
-                http::HeaderValue::from_static("registry/2.0"),
-            );
-            response
-        }
-        Err(error) => answer::refusal(&error),
-    }
+    let path = request.uri().path().to_owned();
+    let challenge = answer::Challenge::of(&request, &parse(&path));
+    let mut response = match dispatch(&door, request).await {
+        Ok(response) => response,
+        Err(error) => answer::refusal(&error, &challenge),
+    };
+    response.headers_mut().insert(
+        "docker-distribution-api-version",
+        http::HeaderValue::from_static("registry/2.0"),
+    );
+    response
+}
+
+/// Where a request comes from.
+fn peer(request: &Request) -> Option<IpAddr> {
+    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    connection.map(|info| info.0.ip())
 }
 
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
 enum Target<'p> {
     Base,
+    Token,
     Catalog,
     Tags(&'p str),
     Referrers(&'p str, &'p str),
@@ -111,7 +139,7 @@ impl<'p> Target<'p> {
             | Self::Uploads(name)
             | Self::Upload(name, _)
             | Self::Blob(name, _) => Some(name),
-            Self::Base | Self::Catalog | Self::Nothing => None,
+            Self::Base | Self::Token | Self::Catalog | Self::Nothing => None,
         }
     }
 }
@@ -124,8 +152,10 @@ fn parse(path: &str) -> Target<'_> {
     if rest.is_empty() {
         return Target::Base;
     }
-    if rest == "_catalog" {
-        return Target::Catalog;
+    match rest {
+        "_catalog" => return Target::Catalog,
+        "token" => return Target::Token,
+        _ => {}
     }
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return Target::Tags(name);
@@ -180,11 +210,13 @@ impl Call<'_> {
 }
 
 async fn dispatch(door: &Door, request: Request) -> Result<Response, RegistryError> {
-    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let peer = connection.map(|info| info.0.ip());
-    let principal = door.authenticate.principal(request.headers(), peer).await?;
     let path = request.uri().path().to_owned();
-    let method = request.method().clone();
+    let target = parse(&path);
+    if target == Target::Token {
+        return token::answer(door, request).await;
+    }
+    let peer = peer(&request);
+    let principal = door.authenticate.principal(request.headers(), peer).await?;
     let call = Call {
         door,
         ctx: Ctx::new(principal, door.clock.clone()),
@@ -194,64 +226,100 @@ async fn dispatch(door: &Door, request: Request) -> Result<Response, RegistryErr
     if !call.ctx.principal.is_authenticated() {
         return Err(Denied::Unauthenticated.into());
     }
-    let target = parse(&path);
-    if let Some(text) = target.repository() {
-        let repository: Repository = text.parse()?;
-        let project = repository.project();
-        let exists = door.projects.exists(project).await.map_err(|problem| {
-            RegistryError::Broken(format!("the project could not be looked up: {problem}"))
-        })?;
-        if !exists {
-            return Err(Denied::Invisible(format!("project `{project}`")).into());
+    match target.repository() {
+        None => at_large(call, &target).await,
+        Some(name) => {
+            let repository: Repository = name.parse()?;
+            admit(call.door, &call.ctx, &repository).await?;
+            in_repository(call, &target, repository).await
         }
     }
-    let read = method == Method::GET || method == Method::HEAD;
-    let name = |text: &str| text.parse::<Repository>();
+}
+
+/// Repositories exist where their project does, also empty ones.
+async fn admit(door: &Door, ctx: &Ctx, repository: &Repository) -> Result<(), RegistryError> {
+    let Some(project) = repository.project() else {
+        return Ok(());
+    };
+    // A token for nothing, as clients get at their login, is no answer here: they ask for another.
+    if ctx.principal.grant.is_empty() {
+        return Err(Denied::Unauthenticated.into());
+    }
+    let exists = door.projects.exists(project).await.map_err(|problem| {
+        RegistryError::Broken(format!("the project could not be looked up: {problem}"))
+    })?;
+    if exists {
+        Ok(())
+    } else {
+        Err(Denied::Invisible(format!("project `{project}`")).into())
+    }
+}
+
+fn not_allowed() -> Response {
+    answer::fault(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "UNSUPPORTED",
+        "this method does nothing here",
+        None,
+    )
+}
+
+async fn at_large(call: Call<'_>, target: &Target<'_>) -> Result<Response, RegistryError> {
+    let read = matches!(*call.request.method(), Method::GET | Method::HEAD);
     match target {
         Target::Base if read => Ok(answer::json(StatusCode::OK, &serde_json::json!({}))),
-        Target::Catalog if read => manifests::catalog(call).await,
-        Target::Tags(repository) if read => manifests::tags(call, name(repository)?).await,
-        Target::Referrers(repository, digest) if read => {
-            manifests::referrers(call, name(repository)?, digest).await
-        }
-        Target::Manifest(repository, reference) => {
-            let (repository, reference) = (name(repository)?, reference.parse()?);
+        Target::Catalog if read => lists::catalog(call).await,
+        Target::Nothing => Ok(answer::fault(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "nothing is here",
+            None,
+        )),
+        _ => Ok(not_allowed()),
+    }
+}
+
+async fn in_repository(
+    call: Call<'_>,
+    target: &Target<'_>,
+    repository: Repository,
+) -> Result<Response, RegistryError> {
+    let method = call.request.method().clone();
+    let read = matches!(method, Method::GET | Method::HEAD);
+    match *target {
+        Target::Tags(_) if read => lists::tags(call, repository).await,
+        Target::Referrers(_, digest) if read => lists::referrers(call, repository, digest).await,
+        Target::Manifest(_, reference) => {
+            let reference = reference.parse()?;
             match method {
                 Method::GET | Method::HEAD => manifests::get(call, repository, reference).await,
                 Method::PUT => manifests::put(call, repository, reference).await,
                 Method::DELETE => manifests::delete(call, repository, reference).await,
-                _ => Ok(StatusCode::METHOD_NOT_ALLOWED.into_response()),
+                _ => Ok(not_allowed()),
             }
         }
-        Target::Uploads(repository) if method == Method::POST => {
-            blobs::begin(call, name(repository)?).await
-        }
-        Target::Upload(repository, id) => {
-            let repository = name(repository)?;
+        Target::Uploads(_) if method == Method::POST => uploads::begin(call, repository).await,
+        Target::Upload(_, id) => {
             let id = id
                 .parse()
                 .map_err(|_| RegistryError::UploadUnknown(id.chars().take(64).collect()))?;
             match method {
-                Method::GET => blobs::progress(call, repository, id).await,
-                Method::PATCH => blobs::append(call, repository, id).await,
-                Method::PUT => blobs::finish(call, repository, id).await,
-                Method::DELETE => blobs::cancel(call, repository, id).await,
-                _ => Ok(StatusCode::METHOD_NOT_ALLOWED.into_response()),
+                Method::GET | Method::HEAD => uploads::progress(call, repository, id).await,
+                Method::PATCH => uploads::append(call, repository, id).await,
+                Method::PUT => uploads::finish(call, repository, id).await,
+                Method::DELETE => uploads::cancel(call, repository, id).await,
+                _ => Ok(not_allowed()),
             }
         }
-        Target::Blob(repository, digest) => {
-            let repository = name(repository)?;
-            let digest = digest
-                .parse()
-                .map_err(|_| RegistryError::DigestInvalid(format!("`{digest}` is not a digest")))?;
+        Target::Blob(_, digest) => {
+            let digest = blobs::digest_of(digest)?;
             match method {
                 Method::GET | Method::HEAD => blobs::get(call, repository, digest).await,
                 Method::DELETE => blobs::delete(call, repository, digest).await,
-                _ => Ok(StatusCode::METHOD_NOT_ALLOWED.into_response()),
+                _ => Ok(not_allowed()),
             }
         }
-        Target::Nothing => Ok(StatusCode::NOT_FOUND.into_response()),
-        _ => Ok(StatusCode::METHOD_NOT_ALLOWED.into_response()),
+        _ => Ok(not_allowed()),
     }
 }
 
@@ -289,5 +357,11 @@ mod tests {
             Target::Manifest("manifests", "manifests")
         );
         assert_eq!(parse("/v2/a"), Target::Nothing);
+        assert_eq!(parse("/v2/token"), Target::Token);
+        assert_eq!(
+            parse("/v2/token/tags/list"),
+            Target::Tags("token"),
+            "a project may have this name"
+        );
     }
 }

@@ -1,21 +1,18 @@
 //! Base images from any registry that speaks OCI distribution.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use futures_util::StreamExt;
-use http::{StatusCode, header};
+use http::{Method, header};
 use ondol_auth::Ctx;
 use ondol_store::blobs::Hasher;
-use ondol_types::{Algorithm, Digest};
+use ondol_types::Digest;
 use serde_json::{Value, json};
 
-use super::reach::Reach;
 use crate::error::RegistryError;
-use crate::model::{Descriptor, Manifest, Reference, Repository, media};
-use crate::service::{RegistryService, is_index};
+use crate::model::{Descriptor, Manifest, Reference, Repository};
+use crate::remote::{Client, Remote};
+use crate::service::{Chunk, RegistryService, is_index, manifest_types};
 
-const MAX_JSON: usize = 4 << 20;
+const MAX_JSON: u64 = 4 << 20;
 /// The most bytes of all layers together.
 const MAX_LAYERS: u64 = 20 << 30;
 /// The most indexes on the way to a manifest.
@@ -46,198 +43,10 @@ impl Base {
     }
 }
 
-/// A reference as people write it: `python:3.12-slim`, `ghcr.io/org/image@sha256:…`,
-/// `127.0.0.1:5000/base:1`.
-#[derive(Debug, PartialEq, Eq)]
-struct Remote {
-    host: String,
-    name: String,
-    reference: String,
-}
-
-impl Remote {
-    fn parse(text: &str) -> Option<Self> {
-        let (path, reference) = match text.split_once('@') {
-            Some((path, digest)) => (path, digest.to_owned()),
-            None => match text.rsplit_once(':') {
-                Some((path, tag)) if !tag.contains('/') => (path, tag.to_owned()),
-                _ => (text, "latest".to_owned()),
-            },
-        };
-        // Whoever pins bytes must not get others because of a mistyped digest.
-        if text.contains('@') && reference.parse::<Digest>().is_err() {
-            return None;
-        }
-        // A tag beside a digest says nothing that the digest does not.
-        let path = if text.contains('@') {
-            path.rsplit_once(':')
-                .filter(|(_, tag)| !tag.contains('/'))
-                .map_or(path, |(path, _)| path)
-        } else {
-            path
-        };
-        let (host, name) = match path.split_once('/') {
-            Some((host, name)) if host.contains(['.', ':']) || host == "localhost" => {
-                (host.to_owned(), name.to_owned())
-            }
-            Some(_) => ("registry-1.docker.io".to_owned(), path.to_owned()),
-            None => ("registry-1.docker.io".to_owned(), format!("library/{path}")),
-        };
-        let host = if host == "docker.io" {
-            "registry-1.docker.io".to_owned()
-        } else {
-            host
-        };
-        let valid = |text: &str| {
-            !text.is_empty()
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._-/:".contains(&b))
-        };
-        (valid(&name)
-            && valid(&host)
-            && valid(&reference)
-            && !name.contains("..")
-            && !name.ends_with('/'))
-        .then_some(Self {
-            host,
-            name,
-            reference,
-        })
-    }
-
-    /// Another machine is asked by TLS alone.
-    fn scheme(&self) -> &'static str {
-        if Reach::of(&self.host).is_here() {
-            "http"
-        } else {
-            "https"
-        }
-    }
-}
-
-struct Client<'r> {
-    http: reqwest::Client,
-    remote: &'r Remote,
-    token: Option<String>,
-    problem: Box<dyn Fn(String) -> RegistryError + Send + Sync + 'r>,
-}
-
-impl Client<'_> {
-    async fn get(&mut self, path: &str, accept: &str) -> Result<reqwest::Response, RegistryError> {
-        let scheme = self.remote.scheme();
-        let url = format!(
-            "{scheme}://{}/v2/{}/{path}",
-            self.remote.host, self.remote.name
-        );
-        for attempt in 0..2 {
-            let mut request = self.http.get(&url).header(header::ACCEPT, accept);
-            if let Some(token) = &self.token {
-                request = request.bearer_auth(token);
-            }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| (self.problem)(describe(&error)))?;
-            if response.status() == StatusCode::UNAUTHORIZED && attempt == 0 {
-                let challenge = response
-                    .headers()
-                    .get(header::WWW_AUTHENTICATE)
-                    .and_then(|value| value.to_str().ok())
-                    .unwrap_or("")
-                    .to_owned();
-                self.token = Some(self.login(&challenge).await?);
-                continue;
-            }
-            if !response.status().is_success() {
-                return Err((self.problem)(format!(
-                    "{} answered {}",
-                    self.remote.host,
-                    response.status()
-                )));
-            }
-            return Ok(response);
-        }
-        Err((self.problem)(format!(
-            "{} wants a login",
-            self.remote.host
-        )))
-    }
-
-    /// The anonymous token that public registries ask for.
-    async fn login(&self, challenge: &str) -> Result<String, RegistryError> {
-        let field = |name: &str| {
-            let rest = challenge.split(&format!("{name}=\"")).nth(1)?;
-            rest.split('"').next().map(str::to_owned)
-        };
-        let realm = field("realm")
-            .filter(|realm| {
-                let reach = Reach::of(&self.remote.host);
-                let Ok(url) = reqwest::Url::parse(realm) else {
-                    return false;
-                };
-                let host = url.host_str().unwrap_or_default();
-                match url.scheme() {
-                    "https" => Reach::of(host).allow_home().is_ok(),
-                    "http" => reach.is_here() && Reach::of(host).is_here(),
-                    _ => false,
-                }
-            })
-            .ok_or_else(|| {
-                (self.problem)(format!(
-                    "{} wants a login that Ondol cannot do",
-                    self.remote.host
-                ))
-            })?;
-        let scope = format!("repository:{}:pull", self.remote.name);
-        let mut query = vec![("scope", scope)];
-        query.extend(field("service").map(|service| ("service", service)));
-        let response = self
-            .http
-            .get(realm)
-            .query(&query)
-            .send()
-            .await
-            .map_err(|error| (self.problem)(describe(&error)))?;
-        let body = self.bounded(response, MAX_JSON).await?;
-        let value: Value =
-            serde_json::from_slice(&body).map_err(|error| (self.problem)(error.to_string()))?;
-        let token = value["token"].as_str().or(value["access_token"].as_str());
-        token
-            .map(str::to_owned)
-            .ok_or_else(|| (self.problem)("the login gave no token".to_owned()))
-    }
-
-    async fn bounded(
-        &self,
-        response: reqwest::Response,
-        limit: usize,
-    ) -> Result<Bytes, RegistryError> {
-        let mut body = Vec::new();
-        let mut stream = response.bytes_stream();
-        while let Some(chunk) = stream.next().await {
-            body.extend_from_slice(&chunk.map_err(|error| (self.problem)(describe(&error)))?);
-            if body.len() > limit {
-                return Err((self.problem)(format!(
-                    "an answer has more than {limit} bytes"
-                )));
-            }
-        }
-        Ok(body.into())
-    }
-}
-
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text = cause.to_string();
-        next = cause.source();
-    }
-    text
-}
-
 /// Brings a base image into the repository: its layers are linked, its configuration is read.
+///
+/// An image of a registry that is read through this one comes from that cache, so that a build
+/// goes on while the other registry is away.
 pub(super) async fn pull(
     registry: &RegistryService,
     ctx: &Ctx,
@@ -250,49 +59,16 @@ pub(super) async fn pull(
     };
     let remote =
         Remote::parse(text).ok_or_else(|| problem("this is not an image reference".to_owned()))?;
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let reach = Reach::of(&remote.host);
-    reach.allow_home().map_err(&problem)?;
-    let http = reach
-        .guard(reqwest::Client::builder())
-        .connect_timeout(Duration::from_secs(10))
-        .read_timeout(Duration::from_secs(60))
-        .build()
-        .map_err(|error| problem(describe(&error)))?;
-    let mut client = Client {
-        http,
-        remote: &remote,
-        token: None,
-        problem: Box::new(problem),
-    };
-    let accept = format!(
-        "{}, {}, {}, {}",
-        media::MANIFEST,
-        media::INDEX,
-        media::DOCKER_MANIFEST,
-        media::DOCKER_LIST
-    );
+    let source = Source::of(registry, &remote).map_err(&problem)?;
     let mut reference = remote.reference.clone();
     let mut indexes = 0;
     let manifest = loop {
-        let response = client
-            .get(&format!("manifests/{reference}"), &accept)
-            .await?;
-        let content_type = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("")
-            .to_owned();
-        let bytes = client.bounded(response, MAX_JSON).await?;
+        let (bytes, content_type) = source
+            .manifest(registry, ctx, &reference)
+            .await
+            .map_err(&problem)?;
         if let Ok(Reference::Digest(expected)) = reference.parse::<Reference>() {
-            let actual = Hasher::digest(expected.algorithm(), &bytes);
-            if actual != expected {
-                return Err(problem(format!(
-                    "{} sent other bytes than {expected}",
-                    remote.host
-                )));
-            }
+            check(&expected, &bytes).map_err(&problem)?;
         }
         let manifest =
             Manifest::parse(&bytes, &content_type).map_err(|error| problem(error.to_string()))?;
@@ -301,9 +77,7 @@ pub(super) async fn pull(
         }
         indexes += 1;
         if indexes > MAX_INDEXES {
-            return Err(problem(
-                "its index leads to another, again and again".to_owned(),
-            ));
+            return Err(problem("its indexes lead to further indexes".to_owned()));
         }
         let child = RegistryService::platform_child(&bytes)
             .ok_or_else(|| problem("it has no image for this machine's platform".to_owned()))?;
@@ -313,10 +87,10 @@ pub(super) async fn pull(
         .blobs
         .split_first()
         .ok_or_else(|| problem("its manifest has no configuration".to_owned()))?;
-    let response = client
-        .get(&format!("blobs/{}", config.digest), "*/*")
-        .await?;
-    let bytes = client.bounded(response, MAX_JSON).await?;
+    let bytes = source
+        .small_blob(registry, ctx, &config.digest)
+        .await
+        .map_err(&problem)?;
     check(&config.digest, &bytes).map_err(&problem)?;
     let parsed: Value =
         serde_json::from_slice(&bytes).map_err(|error| problem(error.to_string()))?;
@@ -329,7 +103,13 @@ pub(super) async fn pull(
         )));
     }
     for layer in layers {
-        fetch(registry, ctx, repository, &mut client, layer).await?;
+        if registry.blobs().size(&layer.digest).await? != Some(layer.size) {
+            source
+                .layer(registry, ctx, repository, layer)
+                .await
+                .map_err(&problem)?;
+        }
+        registry.link(repository, &layer.digest, layer.size).await?;
     }
     let diff_ids: Vec<String> = parsed["rootfs"]["diff_ids"]
         .as_array()
@@ -363,106 +143,140 @@ fn check(expected: &Digest, bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-async fn fetch(
-    registry: &RegistryService,
-    ctx: &Ctx,
-    repository: &Repository,
-    client: &mut Client<'_>,
-    layer: &Descriptor,
-) -> Result<(), RegistryError> {
-    if registry.blobs().size(&layer.digest).await? == Some(layer.size) {
-        return registry.link(repository, &layer.digest, layer.size).await;
-    }
-    let response = client
-        .get(&format!("blobs/{}", layer.digest), "*/*")
-        .await?;
-    let algorithm = if layer.digest.algorithm() == Algorithm::Sha512 {
-        Algorithm::Sha512
-    } else {
-        Algorithm::Sha256
-    };
-    let upload = registry.begin_upload(ctx, repository, algorithm).await?;
-    // No more is taken than the manifest promised, whatever comes.
-    let mut left = layer.size;
-    let body = response.bytes_stream().map(move |chunk| {
-        let chunk = chunk.map_err(|error| describe(&error))?;
-        left = left
-            .checked_sub(chunk.len() as u64)
-            .ok_or("the layer has more bytes than its manifest says")?;
-        Ok::<Bytes, String>(chunk)
-    });
-    let received = match registry.append(ctx, repository, &upload, None, body).await {
-        Ok(received) => received,
-        Err(error) => {
-            let _ = registry.cancel_upload(ctx, repository, &upload).await;
-            return Err(error);
+/// Where a base image comes from.
+enum Source {
+    /// Through the cache of another registry.
+    Cache(Repository),
+    /// From the registry itself, by name of the repository there.
+    Direct(Box<Client>, String),
+}
+
+impl Source {
+    fn of(registry: &RegistryService, remote: &Remote) -> Result<Self, String> {
+        if let Some(name) = registry.upstream_at(&remote.host) {
+            let repository = format!("{name}/{}", remote.name);
+            return repository
+                .parse()
+                .map(Self::Cache)
+                .map_err(|error: RegistryError| error.to_string());
         }
-    };
-    if received != layer.size {
-        let _ = registry.cancel_upload(ctx, repository, &upload).await;
-        return Err((client.problem)(format!(
-            "layer {} has {received} bytes instead of {}",
-            layer.digest, layer.size
-        )));
-    }
-    registry
-        .finish_upload(ctx, repository, &upload, &layer.digest)
-        .await
-        .map(|_| ())
-}
-
-/// A reference becomes addresses of one host below `/v2/`, and nothing else.
-#[cfg(any(test, fuzzing))]
-pub fn fuzz(text: &str) {
-    let Some(remote) = Remote::parse(text) else {
-        return;
-    };
-    let scheme = remote.scheme();
-    let url = format!(
-        "{scheme}://{}/v2/{}/manifests/{}",
-        remote.host, remote.name, remote.reference
-    );
-    let Ok(parsed) = reqwest::Url::parse(&url) else {
-        return;
-    };
-    assert!(parsed.username().is_empty() && parsed.password().is_none());
-    assert!(parsed.query().is_none() && parsed.fragment().is_none());
-    assert!(parsed.path().starts_with("/v2/") && parsed.path().contains("/manifests/"));
-    let host = parsed.host_str().unwrap_or_default();
-    let local = host.starts_with("127.") || host == "localhost" || host == "[::1]";
-    assert!(scheme == "https" || local, "{text} in clear text");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_are_read_as_docker_reads_them() {
-        let parse = |text: &str| {
-            Remote::parse(text).map(|remote| (remote.host, remote.name, remote.reference))
+        let reach = registry.reach();
+        let plain = format!("http://{}", remote.host);
+        // An administrator who names a private registry may have one without TLS.
+        let trusted = plain.parse().is_ok_and(|url| reach.is_trusted(&url));
+        let base = if trusted {
+            plain
+        } else {
+            format!("https://{}", remote.host)
         };
-        let hub = "registry-1.docker.io".to_owned();
-        assert_eq!(
-            parse("python:3.12-slim"),
-            Some((hub.clone(), "library/python".into(), "3.12-slim".into()))
-        );
-        assert_eq!(
-            parse("org/app"),
-            Some((hub, "org/app".into(), "latest".into()))
-        );
-        assert_eq!(
-            parse("127.0.0.1:5000/base:1"),
-            Some(("127.0.0.1:5000".into(), "base".into(), "1".into()))
-        );
-        let digest = format!("sha256:{}", "a".repeat(64));
-        assert_eq!(
-            parse(&format!("ghcr.io/o/i:v1@{digest}")),
-            Some(("ghcr.io".into(), "o/i".into(), digest))
-        );
-        for bad in ["", "a b", "host.io/../x:1", "host.io/x?y"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
-        assert_eq!(parse("python@sha256:abc"), None, "a pin that pins nothing");
+        let client = Client::new(&base, None, reach).map_err(|error| {
+            format!("{error}; an administrator can allow it in `private_registries`")
+        })?;
+        Ok(Self::Direct(Box::new(client), remote.name.clone()))
     }
+
+    async fn manifest(
+        &self,
+        registry: &RegistryService,
+        ctx: &Ctx,
+        reference: &str,
+    ) -> Result<(Bytes, String), String> {
+        match self {
+            Self::Cache(repository) => {
+                let reference = reference.parse().map_err(text)?;
+                let pulled = registry.manifest(ctx, repository, &reference).await;
+                let pulled = pulled.map_err(text)?;
+                Ok((pulled.bytes, pulled.media_type))
+            }
+            Self::Direct(client, name) => {
+                let path = format!("manifests/{reference}");
+                let asked = client
+                    .ask(Method::GET, name, &path, &manifest_types())
+                    .await;
+                let asked = asked.map_err(|error| error.to_string())?;
+                let content_type = asked.header(header::CONTENT_TYPE).unwrap_or("").to_owned();
+                let bytes = asked.bytes().await.map_err(|error| error.to_string())?;
+                Ok((bytes, content_type))
+            }
+        }
+    }
+
+    async fn small_blob(
+        &self,
+        registry: &RegistryService,
+        ctx: &Ctx,
+        digest: &Digest,
+    ) -> Result<Bytes, String> {
+        match self {
+            Self::Cache(repository) => {
+                registry.blob(ctx, repository, digest).await.map_err(text)?;
+                let read = registry.blobs().read(digest, MAX_JSON).await;
+                read.map_err(|error| error.to_string())
+            }
+            Self::Direct(client, name) => {
+                let path = format!("blobs/{digest}");
+                let asked = client.ask(Method::GET, name, &path, "*/*").await;
+                let asked = asked.map_err(|error| error.to_string())?;
+                asked.bytes().await.map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Brings a layer into the blob store.
+    async fn layer(
+        &self,
+        registry: &RegistryService,
+        ctx: &Ctx,
+        repository: &Repository,
+        layer: &Descriptor,
+    ) -> Result<(), String> {
+        match self {
+            Self::Cache(cached) => {
+                let blob = registry.blob(ctx, cached, &layer.digest).await;
+                let (_, size) = blob.map_err(text)?;
+                same_size(layer, size)
+            }
+            Self::Direct(client, name) => {
+                let path = format!("blobs/{}", layer.digest);
+                let asked = client.ask(Method::GET, name, &path, "*/*").await;
+                let asked = asked.map_err(|error| error.to_string())?;
+                let upload = registry
+                    .begin_upload(ctx, repository, layer.digest.algorithm())
+                    .await
+                    .map_err(text)?;
+                let chunk = Chunk {
+                    start: Some(0),
+                    length: Some(layer.size),
+                };
+                let received = registry
+                    .complete(
+                        ctx,
+                        repository,
+                        &upload,
+                        &layer.digest,
+                        chunk,
+                        asked.stream(),
+                    )
+                    .await;
+                if received.is_err() {
+                    let _ = registry.cancel_upload(ctx, repository, &upload).await;
+                }
+                received.map(|_| ()).map_err(text)
+            }
+        }
+    }
+}
+
+fn text(error: RegistryError) -> String {
+    error.to_string()
+}
+
+fn same_size(layer: &Descriptor, size: u64) -> Result<(), String> {
+    if size == layer.size {
+        return Ok(());
+    }
+    Err(format!(
+        "layer {} has {size} bytes instead of {}",
+        layer.digest, layer.size
+    ))
 }

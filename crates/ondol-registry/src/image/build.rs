@@ -70,7 +70,11 @@ impl RegistryService {
     /// [`RegistryError::Tree`] names a file that cannot be part of an image,
     /// [`RegistryError::Base`] a base that cannot be had.
     pub async fn build(&self, ctx: &Ctx, request: &BuildRequest) -> Result<Built, RegistryError> {
-        ctx.require(Action::Push, request.repository.project())?;
+        let project = request
+            .repository
+            .project()
+            .ok_or_else(|| RegistryError::Name(request.repository.to_string()))?;
+        ctx.require(Action::Push, project)?;
         let base = match &request.base {
             Some(reference) => base::pull(self, ctx, &request.repository, reference).await?,
             None => Base::empty(),
@@ -168,6 +172,9 @@ impl RegistryService {
 
     async fn announce(&self, request: &BuildRequest, digest: &Digest) -> Result<(), RegistryError> {
         let repository = &request.repository;
+        let Some(project) = repository.project() else {
+            return Ok(());
+        };
         let purl = format!(
             "pkg:oci/{repository}@{}",
             digest.to_string().replace(':', "%3A")
@@ -178,10 +185,10 @@ impl RegistryService {
             .cloned()
             .unwrap_or_default();
         let content = json!({
-            "change": { "id": if commit.is_empty() { "unknown" } else { &commit }, "source": format!("/{}", repository.project()) },
+            "change": { "id": if commit.is_empty() { "unknown" } else { &commit }, "source": format!("/{project}") },
         });
         let mut event = NewEvent::new(event::ARTIFACT_PACKAGED, &purl)
-            .project(repository.project())
+            .project(project)
             .content(content)
             .custom(json!({ "digest": digest, "tags": request.tags }));
         if let Some(chain) = &request.chain {

@@ -4,7 +4,6 @@ mod base;
 mod build;
 mod extensions;
 mod layer;
-mod reach;
 mod relocate;
 mod unpack;
 
@@ -12,7 +11,5 @@ pub use build::{BuildRequest, Built, HOST_LABEL};
 pub use layer::Keep;
 pub use unpack::Unpacked;
 
-#[cfg(any(test, fuzzing))]
-pub use base::fuzz as fuzz_reference;
 #[cfg(any(test, fuzzing))]
 pub use unpack::fuzz as fuzz_layer;

@@ -1,19 +1,61 @@
-//! Blobs of a repository: reading, mounting, uploading.
+//! Blobs of a repository: reading, mounting, deleting.
 
-use std::sync::Arc;
+use std::pin::Pin;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use ondol_auth::{Action, Ctx};
 use ondol_store::StoreError;
-use ondol_types::{Algorithm, Digest, UploadId};
+use ondol_types::{Algorithm, Digest};
 
-use super::RegistryService;
+use super::{DATED_AGAIN, RegistryService};
 use crate::error::RegistryError;
-use crate::model::Repository;
+use crate::model::{Owner, Repository};
 use crate::store;
 
+/// Bytes of a blob as they come.
+pub(crate) type BlobStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// Where the bytes of a blob are.
+pub(crate) enum Content {
+    /// Here.
+    File(tokio::fs::File, u64),
+    /// On their way from another registry; the last ones come when the digest was right.
+    Arriving(BlobStream, u64),
+}
+
 impl RegistryService {
+    fn blob_unknown(repository: &Repository, digest: &Digest) -> RegistryError {
+        RegistryError::BlobUnknown {
+            repository: repository.to_string(),
+            digest: digest.clone(),
+        }
+    }
+
+    /// The size of a blob that the repository links, dated as in use: a client that is told that
+    /// it is here refers to it next.
+    pub(super) async fn linked(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, RegistryError> {
+        let link = self
+            .store
+            .read::<_, StoreError, _>(|tx| Box::pin(store::blob_link(tx, repository, digest)))
+            .await?;
+        let Some((size, linked_at)) = link else {
+            return Ok(None);
+        };
+        if self.now().since(linked_at) < DATED_AGAIN {
+            return Ok(Some(size));
+        }
+        let still = self
+            .store
+            .write::<_, StoreError, _>(|tx| Box::pin(store::touch_blob(tx, repository, digest)))
+            .await?;
+        Ok(still.then_some(size))
+    }
+
     /// The size of a blob that the repository holds.
     ///
     /// # Errors
@@ -24,14 +66,14 @@ impl RegistryService {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<u64, RegistryError> {
-        ctx.require(Action::Read, repository.project())?;
-        self.store
-            .read::<_, StoreError, _>(|tx| Box::pin(store::blob_size(tx, repository, digest)))
-            .await?
-            .ok_or_else(|| RegistryError::BlobUnknown {
-                repository: repository.to_string(),
-                digest: digest.clone(),
-            })
+        self.authorize(ctx, Action::Read, repository)?;
+        if let Some(size) = self.linked(repository, digest).await? {
+            return Ok(size);
+        }
+        match repository.owner() {
+            Owner::Upstream(name) => self.blob_size_there(name, repository, digest).await,
+            Owner::Project(_) => Err(Self::blob_unknown(repository, digest)),
+        }
     }
 
     /// Opens a blob that the repository holds.
@@ -44,36 +86,80 @@ impl RegistryService {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(tokio::fs::File, u64), RegistryError> {
-        self.blob_size(ctx, repository, digest).await?;
-        Ok(self.blobs.open_file(digest).await?)
+        match self.content(ctx, repository, digest, true).await? {
+            Content::File(file, size) => Ok((file, size)),
+            Content::Arriving(..) => Err(Self::blob_unknown(repository, digest)),
+        }
+    }
+
+    /// Opens a blob, fetching it from another registry when it is one of that; `whole` waits until
+    /// all of it is here.
+    ///
+    /// # Errors
+    /// As [`RegistryService::blob_size`].
+    pub(crate) async fn content(
+        &self,
+        ctx: &Ctx,
+        repository: &Repository,
+        digest: &Digest,
+        whole: bool,
+    ) -> Result<Content, RegistryError> {
+        self.authorize(ctx, Action::Read, repository)?;
+        let upstream = match repository.owner() {
+            Owner::Upstream(name) => Some(name),
+            Owner::Project(_) => None,
+        };
+        let held = match upstream {
+            Some(_) => self.linked(repository, digest).await?.is_some(),
+            None => self
+                .store
+                .read::<_, StoreError, _>(|tx| Box::pin(store::blob_size(tx, repository, digest)))
+                .await?
+                .is_some(),
+        };
+        if held {
+            let (file, size) = self.blobs.open_file(digest).await?;
+            return Ok(Content::File(file, size));
+        }
+        match upstream {
+            Some(name) => self.blob_there(name, repository, digest, whole).await,
+            None => Err(Self::blob_unknown(repository, digest)),
+        }
     }
 
     /// Takes a blob away from the repository; its bytes go when nobody holds them.
     ///
     /// # Errors
-    /// [`RegistryError::BlobUnknown`].
+    /// [`RegistryError::BlobUnknown`]; [`RegistryError::Named`] when a manifest of the repository
+    /// needs it.
     pub async fn delete_blob(
         &self,
         ctx: &Ctx,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(), RegistryError> {
-        ctx.require(Action::Configure, repository.project())?;
+        self.authorize(ctx, Action::Configure, repository)?;
         let removed = self
             .store
-            .write::<_, StoreError, _>(|tx| Box::pin(store::unlink_blob(tx, repository, digest)))
+            .write::<_, RegistryError, _>(|tx| {
+                Box::pin(async move {
+                    if let Some(by) = store::named_by(tx, repository, digest).await? {
+                        let digest = digest.clone();
+                        return Err(RegistryError::Named { digest, by });
+                    }
+                    Ok(store::unlink_blob(tx, repository, digest).await?)
+                })
+            })
             .await?;
         if removed {
             return Ok(());
         }
-        Err(RegistryError::BlobUnknown {
-            repository: repository.to_string(),
-            digest: digest.clone(),
-        })
+        Err(Self::blob_unknown(repository, digest))
     }
 
-    /// Makes a blob of one repository part of another without moving bytes.
-    /// `Ok(false)` when the source does not hold it or the asker may not read it there.
+    /// Makes a blob of another repository part of this one without moving bytes: of `from`, or of
+    /// any that the asker may read. `Ok(false)` when there is none, and the answer is the same
+    /// whether the asker may not read it or it does not exist.
     ///
     /// # Errors
     /// When the asker may not push to `repository`.
@@ -82,180 +168,46 @@ impl RegistryService {
         ctx: &Ctx,
         repository: &Repository,
         digest: &Digest,
-        from: &Repository,
+        from: Option<&Repository>,
     ) -> Result<bool, RegistryError> {
-        ctx.require(Action::Push, repository.project())?;
-        if ctx.require(Action::Read, from.project()).is_err() {
+        self.authorize(ctx, Action::Push, repository)?;
+        let sources = match from {
+            Some(from) => vec![from.clone()],
+            None => self
+                .store
+                .read::<_, StoreError, _>(|tx| Box::pin(store::holders(tx, digest)))
+                .await?
+                .into_iter()
+                .filter_map(|name| name.parse().ok())
+                .collect(),
+        };
+        let readable: Vec<Repository> = sources
+            .into_iter()
+            .filter(|source| self.authorize(ctx, Action::Read, source).is_ok())
+            .collect();
+        if readable.is_empty() {
             return Ok(false);
         }
+        // Under the hold no collection takes the bytes; dated, none that runs already does.
+        let _hold = self.blobs.hold().await;
+        if self.blobs.touch_many(std::slice::from_ref(digest)).await? != [true] {
+            return Ok(false);
+        }
+        let readable = &readable;
         Ok(self
             .store
             .write::<_, StoreError, _>(|tx| {
                 Box::pin(async move {
-                    match store::blob_size(tx, from, digest).await? {
-                        Some(size) => store::link_blob(tx, repository, digest, size)
-                            .await
-                            .map(|()| true),
-                        None => Ok(false),
+                    for source in readable {
+                        if let Some(size) = store::blob_size(tx, source, digest).await? {
+                            store::link_blob(tx, repository, digest, size).await?;
+                            return Ok(true);
+                        }
                     }
+                    Ok(false)
                 })
             })
             .await?)
-    }
-
-    /// Begins an upload.
-    ///
-    /// # Errors
-    /// [`RegistryError::Busy`] over the ceiling.
-    pub async fn begin_upload(
-        &self,
-        ctx: &Ctx,
-        repository: &Repository,
-        algorithm: Algorithm,
-    ) -> Result<UploadId, RegistryError> {
-        ctx.require(Action::Push, repository.project())?;
-        let id = UploadId::generate(&*ctx.clock);
-        let writer = self.blobs.writer(algorithm).await?;
-        self.uploads
-            .insert(id, repository.clone(), writer, self.config.max_uploads)?;
-        Ok(id)
-    }
-
-    /// Appends a body to an upload and returns how many bytes it has now. `start` is where the
-    /// client says the body begins, when it says so.
-    ///
-    /// # Errors
-    /// [`RegistryError::UploadUnknown`], [`RegistryError::Range`], [`RegistryError::TooLarge`],
-    /// [`RegistryError::Broken`].
-    pub async fn append<S, E>(
-        &self,
-        ctx: &Ctx,
-        repository: &Repository,
-        id: &UploadId,
-        start: Option<u64>,
-        body: S,
-    ) -> Result<u64, RegistryError>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send,
-        E: std::fmt::Display,
-    {
-        ctx.require(Action::Push, repository.project())?;
-        let upload = self.upload(repository, id).await?;
-        let mut upload = upload.lock().await;
-        let have = upload.received();
-        if let Some(got) = start
-            && got != have
-        {
-            return Err(RegistryError::Range { have, got });
-        }
-        upload.touch();
-        let writer = upload
-            .writer
-            .as_mut()
-            .ok_or_else(|| RegistryError::UploadUnknown(id.to_string()))?;
-        let mut body = std::pin::pin!(body);
-        // Small network reads are gathered so that the disk sees few large writes.
-        let mut gathered: Vec<u8> = Vec::new();
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| RegistryError::Broken(error.to_string()))?;
-            if writer.size() + gathered.len() as u64 + chunk.len() as u64
-                > self.config.max_blob_bytes
-            {
-                return Err(RegistryError::TooLarge {
-                    what: "the blob".to_owned(),
-                    limit: self.config.max_blob_bytes,
-                });
-            }
-            gathered.extend_from_slice(&chunk);
-            if gathered.len() >= 1 << 20 {
-                writer.write(&gathered).await?;
-                gathered.clear();
-            }
-        }
-        writer.write(&gathered).await?;
-        Ok(writer.size())
-    }
-
-    async fn upload(
-        &self,
-        repository: &Repository,
-        id: &UploadId,
-    ) -> Result<Arc<tokio::sync::Mutex<crate::uploads::Upload>>, RegistryError> {
-        let unknown = || RegistryError::UploadUnknown(id.to_string());
-        let upload = self.uploads.get(id).ok_or_else(unknown)?;
-        // An upload belongs to the repository it was begun in.
-        if upload.lock().await.repository != *repository {
-            return Err(unknown());
-        }
-        Ok(upload)
-    }
-
-    /// How many bytes an upload has.
-    ///
-    /// # Errors
-    /// [`RegistryError::UploadUnknown`].
-    pub async fn upload_size(
-        &self,
-        ctx: &Ctx,
-        repository: &Repository,
-        id: &UploadId,
-    ) -> Result<u64, RegistryError> {
-        ctx.require(Action::Push, repository.project())?;
-        Ok(self.upload(repository, id).await?.lock().await.received())
-    }
-
-    /// Forgets an upload.
-    ///
-    /// # Errors
-    /// [`RegistryError::UploadUnknown`].
-    pub async fn cancel_upload(
-        &self,
-        ctx: &Ctx,
-        repository: &Repository,
-        id: &UploadId,
-    ) -> Result<(), RegistryError> {
-        ctx.require(Action::Push, repository.project())?;
-        self.upload(repository, id).await?;
-        self.uploads.remove(id);
-        Ok(())
-    }
-
-    /// Ends an upload: its bytes must have `digest`, and become a blob of the repository.
-    ///
-    /// # Errors
-    /// [`RegistryError::DigestInvalid`] when they have another.
-    pub async fn finish_upload(
-        &self,
-        ctx: &Ctx,
-        repository: &Repository,
-        id: &UploadId,
-        digest: &Digest,
-    ) -> Result<u64, RegistryError> {
-        ctx.require(Action::Push, repository.project())?;
-        let upload = self.upload(repository, id).await?;
-        let writer = upload
-            .lock()
-            .await
-            .writer
-            .take()
-            .ok_or_else(|| RegistryError::UploadUnknown(id.to_string()))?;
-        self.uploads.remove(id);
-        let blob = writer
-            .finish(Some(digest))
-            .await
-            .map_err(|error| match error {
-                StoreError::Corrupted { expected, actual } => RegistryError::DigestInvalid(
-                    format!("the upload was announced as {expected} and is {actual}"),
-                ),
-                other => other.into(),
-            })?;
-        let size = blob.size;
-        self.store
-            .write::<_, StoreError, _>(|tx| {
-                Box::pin(store::link_blob(tx, repository, digest, size))
-            })
-            .await?;
-        Ok(size)
     }
 
     /// Stores bytes at hand as a blob of the repository.
@@ -268,7 +220,7 @@ impl RegistryService {
         repository: &Repository,
         bytes: Bytes,
     ) -> Result<Digest, RegistryError> {
-        ctx.require(Action::Push, repository.project())?;
+        self.authorize(ctx, Action::Push, repository)?;
         let blob = self.blobs.put(Algorithm::Sha256, bytes).await?;
         self.link(repository, &blob.digest, blob.size).await?;
         Ok(blob.digest)

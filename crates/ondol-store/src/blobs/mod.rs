@@ -17,6 +17,7 @@ mod gc;
 mod index;
 mod pack;
 mod read;
+mod staged;
 mod writer;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use crate::error::StoreError;
 pub use gc::{BlobOwner, GcReport, Marks};
 pub use pack::{PACKED_MAX_BYTES, PackWriter, Packed};
 pub use read::BlobReader;
+pub use staged::{StagedBlob, StagedEntry};
 pub use writer::{BlobWriter, Hasher};
 
 use clock::FileClock;
@@ -130,7 +132,11 @@ impl Blobs {
         let incoming = root.join("incoming");
         // What a crash left half-written belongs to nobody.
         let _ = std::fs::remove_dir_all(&incoming);
-        for folder in [incoming, root.join("packs"), root.join("trash")] {
+        for folder in ["packs", "trash", "staged"]
+            .map(|name| root.join(name))
+            .into_iter()
+            .chain([incoming])
+        {
             std::fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
         }
         let packed = root.join("index.db").exists() || !pack::list(&root.join("packs"))?.is_empty();

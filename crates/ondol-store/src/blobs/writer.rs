@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ondol_types::{Algorithm, Digest};
 use sha2::Digest as _;
-use tokio::fs::{self, File};
+use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use super::clock::to_system;
@@ -149,31 +149,37 @@ impl BlobWriter {
                 .await
                 .map_err(StoreError::io("sync", &self.temporary))?;
             drop(file);
-            // The sweep looks at a file's date before it takes the file away; in between, no other
-            // file may get the name.
-            let _hold = self.blobs.hold().await;
-            let target = self.blobs.path(&digest);
-            let folder = target.parent().unwrap_or(&target).to_owned();
-            fs::create_dir_all(&folder)
-                .await
-                .map_err(StoreError::io("create", &folder))?;
-            fs::rename(&self.temporary, &target)
-                .await
-                .map_err(StoreError::io("rename into", &target))?;
-            self.blobs.0.crash.reached("store.blob.renamed");
-            let directory = File::open(&folder)
-                .await
-                .map_err(StoreError::io("open", &folder))?;
-            directory
-                .sync_all()
-                .await
-                .map_err(StoreError::io("sync", &folder))?;
+            publish(&self.blobs, self.temporary.clone(), &digest).await?;
             Ok(Blob {
                 digest,
                 size: self.size,
-            })
         })
     }
+}
+
+/// Gives a file that is synced and dated the name of its digest.
+pub(super) async fn publish(
+    blobs: &Blobs,
+    from: PathBuf,
+    digest: &Digest,
+) -> Result<(), StoreError> {
+    // The sweep looks at a file's date before it takes the file away; in between, no other file
+    // may get the name.
+    let hold = blobs.hold().await;
+    let target = blobs.path(digest);
+    let crash = blobs.0.crash.clone();
+    super::blocking(&blobs.0.root, move || {
+        let folder = target.parent().unwrap_or(&target).to_owned();
+        std::fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        std::fs::rename(&from, &target).map_err(StoreError::io("rename into", &target))?;
+        crash.reached("store.blob.renamed");
+        std::fs::File::open(&folder)
+            .and_then(|directory| directory.sync_all())
+            .map_err(StoreError::io("sync", &folder))?;
+        drop(hold);
+        Ok(())
+    })
+    .await
 }
 
 impl Drop for BlobWriter {

@@ -33,6 +33,9 @@ pub(crate) struct Serve {
     /// A host name that this server is reached by, besides its address; may be repeated.
     #[arg(long)]
     pub(crate) host: Vec<String>,
+    /// A JSON file with the registry's retention, upstreams and private registries.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry: Option<PathBuf>,
     /// End the process with SIGKILL at this crash point (for the kill harness).
     #[arg(long, hide = true)]
     pub(crate) crash_at: Option<String>,

@@ -162,11 +162,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     let secrets = Secrets::open(store.clone(), &data.folder("keys"))?;
     let authenticator = Authenticator::new(tokens.clone());
     let blobs = Blobs::open_with(&data.folder("blobs"), clock.clone(), crash.clone())?;
-    let registry = RegistryService::new(
-        store.clone(),
-        blobs.clone(),
-        ondol_registry::Config::default(),
-    );
+    let registry = RegistryService::new(store.clone(), blobs.clone(), settings.registry.clone());
 
     let shown = Arc::new(progress::RunProgress::default());
     let git_config = ondol_git::Config::new(data.root(), settings.program.clone(), control);

@@ -7,6 +7,7 @@ mod crash;
 mod http;
 mod listen;
 mod metrics;
+mod registry_file;
 mod signals;
 pub(crate) mod stop;
 pub(crate) mod tree;
@@ -35,6 +36,7 @@ pub(super) struct Settings {
     pub(super) gateway_listen: SocketAddr,
     pub(super) database: Option<String>,
     pub(super) hosts: Vec<String>,
+    pub(super) registry: ondol_registry::Config,
     pub(super) program: PathBuf,
     pub(super) program_path: String,
     pub(super) tool_variables: BTreeMap<String, String>,
@@ -72,6 +74,7 @@ pub(crate) fn main(command: Serve, environment: Environment) -> Outcome<Exit> {
         gateway_listen: command.gateway_listen,
         database: command.database,
         hosts: command.host,
+        registry: registry_file::read(command.registry.as_deref())?,
         program: std::env::current_exe().map_err(Failure::io("find this program"))?,
         program_path: environment.program_path(),
         tool_variables: environment.tool_variables(),

@@ -1,15 +1,25 @@
-//! The registry's tables.
+//! The registry's tables: what a repository holds.
+
+mod lists;
+mod retention;
 
 use ondol_store::{Migration, Row, StoreError, Tx, params};
 use ondol_types::{Digest, Timestamp};
 
+pub(crate) use lists::{catalog, delete_project, referrers, repository_exists, tags};
+pub(crate) use retention::{
+    candidate, children, delete_tag_as, drop_empty_repositories, linked_digests, loose_blobs,
+    oldest_blobs, repositories, unlink_loose, upstream_bytes, view,
+};
+
 use crate::model::Repository;
 
 /// Tables of this room.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 500,
-    name: "registry",
-    sql: "CREATE TABLE registry_blob (
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 500,
+        name: "registry",
+        sql: "CREATE TABLE registry_blob (
     repository TEXT NOT NULL,
     digest TEXT NOT NULL,
     size BIGINT NOT NULL,
@@ -47,7 +57,25 @@ CREATE TABLE registry_tag (
 );
 CREATE INDEX registry_tag_digest ON registry_tag (repository, digest);
 ",
-}];
+    },
+    Migration {
+        number: 501,
+        name: "registry repositories and use",
+        sql: "CREATE TABLE registry_repository (
+    name TEXT NOT NULL PRIMARY KEY,
+    created_at BIGINT NOT NULL
+);
+INSERT INTO registry_repository (name, created_at)
+    SELECT repository, MIN(at) FROM (
+        SELECT repository, pushed_at AS at FROM registry_manifest
+        UNION ALL SELECT repository, linked_at AS at FROM registry_blob) AS held
+    GROUP BY repository;
+ALTER TABLE registry_manifest ADD COLUMN used_at BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE registry_tag ADD COLUMN checked_at BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX registry_blob_linked ON registry_blob (repository, linked_at);
+",
+    },
+];
 
 /// A stored manifest.
 #[derive(Clone, Debug)]
@@ -57,7 +85,7 @@ pub(crate) struct ManifestRow {
     pub(crate) artifact_type: Option<String>,
     pub(crate) annotations: Option<serde_json::Value>,
     pub(crate) size: u64,
-    pub(crate) pushed_at: Timestamp,
+    pub(crate) used_at: Timestamp,
 }
 
 fn manifest(row: &Row) -> Result<ManifestRow, StoreError> {
@@ -67,12 +95,12 @@ fn manifest(row: &Row) -> Result<ManifestRow, StoreError> {
         artifact_type: row.get("artifact_type")?,
         annotations: row.json_opt("annotations")?,
         size: row.get("size")?,
-        pushed_at: row.get("pushed_at")?,
+        used_at: row.get("used_at")?,
     })
 }
 
 const MANIFEST_COLUMNS: &str =
-    "SELECT digest, media_type, artifact_type, annotations, size, pushed_at FROM registry_manifest";
+    "SELECT digest, media_type, artifact_type, annotations, size, used_at FROM registry_manifest";
 
 fn sql(tail: &str) -> ondol_store::AssertSqlSafe<String> {
     ondol_store::AssertSqlSafe(format!("{MANIFEST_COLUMNS} {tail}"))
@@ -91,7 +119,75 @@ pub(crate) async fn link_blob(
         params![repository.as_str(), digest, size, now],
     )
     .await?;
+    found_repository(tx, repository).await
+}
+
+async fn found_repository(tx: &mut Tx<'_>, repository: &Repository) -> Result<(), StoreError> {
+    let now = tx.now();
+    tx.execute(
+        "INSERT INTO registry_repository (name, created_at) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        params![repository.as_str(), now],
+    )
+    .await?;
     Ok(())
+}
+
+/// A blob link with the moment it was made or last asked for.
+pub(crate) async fn blob_link(
+    tx: &mut Tx<'_>,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Option<(u64, Timestamp)>, StoreError> {
+    tx.fetch_optional(
+        "SELECT size, linked_at FROM registry_blob WHERE repository = $1 AND digest = $2",
+        params![repository.as_str(), digest],
+    )
+    .await?
+    .map(|row| Ok((row.get("size")?, row.get("linked_at")?)))
+    .transpose()
+}
+
+/// Notes that a blob link is in use; whether it is still there.
+pub(crate) async fn touch_blob(
+    tx: &mut Tx<'_>,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<bool, StoreError> {
+    let now = tx.now();
+    let touched = tx
+        .execute(
+            "UPDATE registry_blob SET linked_at = $3 WHERE repository = $1 AND digest = $2",
+            params![repository.as_str(), digest, now],
+        )
+        .await?;
+    Ok(touched > 0)
+}
+
+/// Repositories that hold a blob, at most a thousand.
+pub(crate) async fn holders(tx: &mut Tx<'_>, digest: &Digest) -> Result<Vec<String>, StoreError> {
+    tx.fetch_all(
+        "SELECT repository FROM registry_blob WHERE digest = $1 ORDER BY repository LIMIT 1000",
+        params![digest],
+    )
+    .await?
+    .iter()
+    .map(|row| row.get("repository"))
+    .collect()
+}
+
+/// Manifests of a repository that name a digest, at most one.
+pub(crate) async fn named_by(
+    tx: &mut Tx<'_>,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Option<Digest>, StoreError> {
+    tx.fetch_optional(
+        "SELECT manifest FROM registry_reference WHERE repository = $1 AND target = $2 ORDER BY manifest LIMIT 1",
+        params![repository.as_str(), digest],
+    )
+    .await?
+    .map(|row| row.parse("manifest"))
+    .transpose()
 }
 
 pub(crate) async fn blob_size(
@@ -122,23 +218,6 @@ pub(crate) async fn unlink_blob(
     Ok(removed > 0)
 }
 
-/// Every digest that some repository links, a page at a time: the mark of the collection.
-pub(crate) async fn linked_digests(
-    tx: &mut Tx<'_>,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<Digest>, StoreError> {
-    tx.fetch_all(
-        "SELECT digest FROM (SELECT digest FROM registry_blob UNION SELECT digest FROM registry_manifest) AS held
-         WHERE digest > $1 ORDER BY digest LIMIT $2",
-        params![after, limit],
-    )
-    .await?
-    .iter()
-    .map(|row| row.parse("digest"))
-    .collect()
-}
-
 #[derive(Debug)]
 pub(crate) struct NewManifest<'a> {
     pub(crate) digest: &'a Digest,
@@ -157,9 +236,9 @@ pub(crate) async fn insert_manifest(
 ) -> Result<(), StoreError> {
     let now = tx.now();
     tx.execute(
-        "INSERT INTO registry_manifest (repository, digest, media_type, artifact_type, subject, annotations, size, pushed_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (repository, digest) DO UPDATE SET pushed_at = $8",
+        "INSERT INTO registry_manifest (repository, digest, media_type, artifact_type, subject, annotations, size, pushed_at, used_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+         ON CONFLICT (repository, digest) DO UPDATE SET pushed_at = $8, used_at = $8, media_type = $3",
         params![
             repository.as_str(),
             new.digest,
@@ -172,6 +251,12 @@ pub(crate) async fn insert_manifest(
         ],
     )
     .await?;
+    found_repository(tx, repository).await?;
+    let manifests = new.targets.iter().filter(|(_, kind)| *kind == "manifest");
+    let used = manifests.map(|(target, _)| *target).chain(new.subject);
+    for digest in used {
+        touch_manifest(tx, repository, digest).await?;
+    }
     for (target, kind) in &new.targets {
         tx.execute(
             "INSERT INTO registry_reference (repository, manifest, target, kind) VALUES ($1, $2, $3, $4)
@@ -181,6 +266,22 @@ pub(crate) async fn insert_manifest(
         .await?;
     }
     Ok(())
+}
+
+/// Notes that a manifest is in use; whether it is here.
+pub(crate) async fn touch_manifest(
+    tx: &mut Tx<'_>,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<bool, StoreError> {
+    let now = tx.now();
+    let touched = tx
+        .execute(
+            "UPDATE registry_manifest SET used_at = $3 WHERE repository = $1 AND digest = $2",
+            params![repository.as_str(), digest, now],
+        )
+        .await?;
+    Ok(touched > 0)
 }
 
 pub(crate) async fn manifest_by_digest(
@@ -198,17 +299,18 @@ pub(crate) async fn manifest_by_digest(
     .transpose()
 }
 
+/// What a tag names, and when an upstream was last asked about it.
 pub(crate) async fn tag_target(
     tx: &mut Tx<'_>,
     repository: &Repository,
     tag: &str,
-) -> Result<Option<Digest>, StoreError> {
+) -> Result<Option<(Digest, Timestamp)>, StoreError> {
     tx.fetch_optional(
-        "SELECT digest FROM registry_tag WHERE repository = $1 AND tag = $2",
+        "SELECT digest, checked_at FROM registry_tag WHERE repository = $1 AND tag = $2",
         params![repository.as_str(), tag],
     )
     .await?
-    .map(|row| row.parse("digest"))
+    .map(|row| Ok((row.parse("digest")?, row.get("checked_at")?)))
     .transpose()
 }
 
@@ -220,8 +322,8 @@ pub(crate) async fn set_tag(
 ) -> Result<(), StoreError> {
     let now = tx.now();
     tx.execute(
-        "INSERT INTO registry_tag (repository, tag, digest, updated_at) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (repository, tag) DO UPDATE SET digest = $3, updated_at = $4",
+        "INSERT INTO registry_tag (repository, tag, digest, updated_at, checked_at) VALUES ($1, $2, $3, $4, $4)
+         ON CONFLICT (repository, tag) DO UPDATE SET digest = $3, updated_at = $4, checked_at = $4",
         params![repository.as_str(), tag, digest, now],
     )
     .await?;
@@ -267,145 +369,38 @@ pub(crate) async fn delete_manifest(
     Ok(removed > 0)
 }
 
-pub(crate) async fn tags(
-    tx: &mut Tx<'_>,
-    repository: &Repository,
-    last: &str,
-    limit: u32,
-) -> Result<Vec<String>, StoreError> {
-    tx.fetch_all(
-        "SELECT tag FROM registry_tag WHERE repository = $1 AND tag > $2 ORDER BY tag LIMIT $3",
-        params![repository.as_str(), last, limit],
-    )
-    .await?
-    .iter()
-    .map(|row| row.get("tag"))
-    .collect()
-}
-
-pub(crate) async fn repository_exists(
-    tx: &mut Tx<'_>,
-    repository: &Repository,
-) -> Result<bool, StoreError> {
-    let found = tx
-        .fetch_optional(
-            "SELECT 1 AS one FROM registry_manifest WHERE repository = $1
-             UNION SELECT 1 AS one FROM registry_blob WHERE repository = $1 LIMIT 1",
-            params![repository.as_str()],
-        )
-        .await?;
-    Ok(found.is_some())
-}
-
-pub(crate) async fn repositories(
-    tx: &mut Tx<'_>,
-    last: &str,
-    limit: u32,
-) -> Result<Vec<String>, StoreError> {
-    tx.fetch_all(
-        "SELECT DISTINCT repository FROM registry_manifest WHERE repository > $1 ORDER BY repository LIMIT $2",
-        params![last, limit],
-    )
-    .await?
-    .iter()
-    .map(|row| row.get("repository"))
-    .collect()
-}
-
-pub(crate) async fn referrers(
-    tx: &mut Tx<'_>,
-    repository: &Repository,
-    subject: &Digest,
-) -> Result<Vec<ManifestRow>, StoreError> {
-    tx.fetch_all(
-        sql("WHERE repository = $1 AND subject = $2 ORDER BY pushed_at, digest LIMIT 1000"),
-        params![repository.as_str(), subject],
-    )
-    .await?
-    .iter()
-    .map(manifest)
-    .collect()
-}
-
-/// Manifests of a repository that nothing holds: older than `before`, not tagged, not part of an
-/// index, not referring to something that is here.
-pub(crate) async fn loose_manifests(
-    tx: &mut Tx<'_>,
-    repository: &Repository,
-    before: Timestamp,
-    limit: u32,
-) -> Result<Vec<ManifestRow>, StoreError> {
-    tx.fetch_all(
-        sql("AS m WHERE repository = $1 AND pushed_at < $2
-             AND NOT EXISTS (SELECT 1 FROM registry_tag t WHERE t.repository = m.repository AND t.digest = m.digest)
-             AND NOT EXISTS (SELECT 1 FROM registry_reference r WHERE r.repository = m.repository AND r.target = m.digest)
-             AND NOT EXISTS (SELECT 1 FROM registry_manifest s WHERE s.repository = m.repository AND s.digest = m.subject)
-             ORDER BY pushed_at LIMIT $3"),
-        params![repository.as_str(), before, limit],
-    )
-    .await?
-    .iter()
-    .map(manifest)
-    .collect()
-}
-
-/// Blob links of a repository that no manifest of it names, older than `before`.
-pub(crate) async fn unlink_loose_blobs(
-    tx: &mut Tx<'_>,
-    repository: &Repository,
-    before: Timestamp,
-) -> Result<u64, StoreError> {
-    tx.execute(
-        "DELETE FROM registry_blob WHERE repository = $1 AND linked_at < $2
-         AND NOT EXISTS (SELECT 1 FROM registry_reference r
-                         WHERE r.repository = registry_blob.repository AND r.target = registry_blob.digest)",
-        params![repository.as_str(), before],
-    )
-    .await
-}
-
-/// Tags beyond the newest `keep`, oldest first, with what they point to.
-pub(crate) async fn surplus_tags(
-    tx: &mut Tx<'_>,
-    repository: &Repository,
-    keep: u32,
-) -> Result<Vec<(String, Digest)>, StoreError> {
-    tx.fetch_all(
-        "SELECT tag, digest FROM registry_tag WHERE repository = $1 ORDER BY updated_at DESC, tag LIMIT 1000 OFFSET $2",
-        params![repository.as_str(), keep],
-    )
-    .await?
-    .iter()
-    .map(|row| Ok((row.get("tag")?, row.parse("digest")?)))
-    .collect()
-}
-
-pub(crate) async fn delete_project(
-    tx: &mut Tx<'_>,
-    project: &ondol_types::ProjectName,
-) -> Result<(), StoreError> {
-    let (exact, below) = (project.as_str(), format!("{project}/%"));
-    for statement in [
-        "DELETE FROM registry_tag WHERE repository = $1 OR repository LIKE $2",
-        "DELETE FROM registry_reference WHERE repository = $1 OR repository LIKE $2",
-        "DELETE FROM registry_manifest WHERE repository = $1 OR repository LIKE $2",
-        "DELETE FROM registry_blob WHERE repository = $1 OR repository LIKE $2",
-    ] {
-        tx.execute(statement, params![exact, below.as_str()])
-            .await?;
-    }
-    Ok(())
-}
-
-pub(crate) async fn repository_of(
+/// Notes that a manifest is in use wherever it is, and returns those repositories.
+pub(crate) async fn claim_manifest(
     tx: &mut Tx<'_>,
     digest: &Digest,
-) -> Result<Option<String>, StoreError> {
-    tx.fetch_optional(
-        "SELECT repository FROM registry_manifest WHERE digest = $1 ORDER BY repository LIMIT 1",
+) -> Result<Vec<String>, StoreError> {
+    let now = tx.now();
+    tx.execute(
+        "UPDATE registry_manifest SET used_at = $2 WHERE digest = $1",
+        params![digest, now],
+    )
+    .await?;
+    tx.fetch_all(
+        "SELECT repository FROM registry_manifest WHERE digest = $1 ORDER BY repository LIMIT 1000",
         params![digest],
     )
     .await?
+    .iter()
     .map(|row| row.get("repository"))
-    .transpose()
+    .collect()
+}
+
+/// Notes that an upstream still means the same by a tag.
+pub(crate) async fn check_tag(
+    tx: &mut Tx<'_>,
+    repository: &Repository,
+    tag: &str,
+) -> Result<(), StoreError> {
+    let now = tx.now();
+    tx.execute(
+        "UPDATE registry_tag SET checked_at = $3 WHERE repository = $1 AND tag = $2",
+        params![repository.as_str(), tag, now],
+    )
+    .await?;
+    Ok(())
 }
