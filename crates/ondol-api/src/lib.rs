@@ -9,5 +9,5 @@ mod routes;
 
 pub use page::Page;
 pub use problem::{Answer, ProblemDetails, Refusal, status_of};
-pub use rooms::{DeleteProject, Places, Rooms};
+pub use rooms::{Places, Rooms};
 pub use routes::{openapi_json, router};

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use ondol_auth::{Authenticator, Ctx, Secrets, Tokens};
+use ondol_auth::{Authenticator, Secrets, Tokens};
 use ondol_background::Background;
 use ondol_data::DataService;
 use ondol_deploy::{DeployService, path_of};
@@ -11,8 +10,9 @@ use ondol_git::Git;
 use ondol_ml::Models;
 use ondol_pipeline::Pipeline;
 use ondol_store::Store;
+use ondol_store::events::EventLog;
 use ondol_telemetry::Logs;
-use ondol_types::{Clock, EnvironmentName, Problem, ProjectName};
+use ondol_types::{Clock, EnvironmentName, ProjectName};
 use ondol_workload::Engine;
 
 /// The addresses of this installation.
@@ -36,20 +36,15 @@ impl Places {
     }
 }
 
-/// Deletes a project in every room, which no single room can.
-#[async_trait]
-pub trait DeleteProject: Send + Sync {
-    /// Deletes it. Repeating it after a crash goes on where it stopped.
-    async fn delete(&self, ctx: &Ctx, project: &ProjectName) -> Result<(), Problem>;
-}
-
 /// Every room behind the API. Cheap to clone.
 #[derive(Clone)]
 pub struct Rooms {
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
-    /// The database, for the event log.
+    /// The database.
     pub store: Store,
+    /// The event log, from its oldest archived event to the newest.
+    pub events: EventLog,
     /// Who asks.
     pub authenticator: Authenticator,
     /// Access tokens.
@@ -72,8 +67,6 @@ pub struct Rooms {
     pub logs: Logs,
     /// What runs workloads, for its capabilities.
     pub engine: Arc<dyn Engine>,
-    /// Deletes projects.
-    pub deletion: Arc<dyn DeleteProject>,
     /// Addresses.
     pub places: Arc<Places>,
     /// Ends live views when the process stops.

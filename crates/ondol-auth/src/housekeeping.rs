@@ -1,16 +1,18 @@
-//! Retention, the end of projects, and key rotation: one bounded, idempotent sweep that the
-//! composition root runs as a reconciler.
+//! Retention and key rotation: one bounded, idempotent sweep that the composition root runs as a
+//! reconciler; and the end of a project in this room.
 
 use std::time::Duration;
 
-use ondol_store::events::EventFilter;
-use ondol_store::{Store, Tx};
-use ondol_types::{ProjectName, Timestamp, event};
+use async_trait::async_trait;
+use ondol_store::events::NewEvent;
+use ondol_store::{ForgetProject, Forgotten, ProjectHold, Store};
+use ondol_types::{Problem, event};
+use serde_json::json;
 
 use crate::error::AuthError;
 use crate::secrets::Secrets;
 use crate::store;
-use crate::tokens::Tokens;
+use crate::tokens::{MAX_DERIVED_LIFE, Tokens};
 
 /// How long rows of ended tokens are kept, for the audit.
 const ENDED_TOKENS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -21,13 +23,13 @@ const VERSIONS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const VERSIONS_KEPT_ALWAYS: i64 = 20;
 /// How many versions there may be whatever their age.
 const VERSIONS_CEILING: i64 = 500;
-const EVENTS_AT_ONCE: u32 = 200;
+
+/// How long the end of a project is kept: twice what the identity of a workload can live.
+const ENDS_KEPT: Duration = MAX_DERIVED_LIFE.saturating_mul(2);
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Deletions of projects that were followed.
-    pub projects: u64,
     /// Rows that were deleted because of their age.
     pub pruned: u64,
     /// Data keys that were wrapped with a new root key.
@@ -58,52 +60,13 @@ impl Housekeeping {
     /// # Errors
     /// [`AuthError::Store`]; the next sweep tries again.
     pub async fn sweep(&self) -> Result<Swept, AuthError> {
-        let (projects, more_events) = self.follow_deletions().await?;
         let pruned = self.prune().await?;
         let (rewrapped, more_keys) = self.secrets.rewrap_some().await?;
         Ok(Swept {
-            projects,
             pruned,
             rewrapped,
-            more: more_events || more_keys,
+            more: more_keys,
         })
-    }
-
-    /// What was granted on a project and kept for it ends with it: a later project of the same
-    /// name belongs to others.
-    async fn follow_deletions(&self) -> Result<(u64, bool), AuthError> {
-        let filter = &EventFilter {
-            type_prefix: Some(event::REPOSITORY_DELETED.to_owned()),
-            ..EventFilter::default()
-        };
-        let (count, full) = self
-            .store()
-            .write::<_, AuthError, _>(|tx| {
-                Box::pin(async move {
-                    let cursor = store::cursor(tx).await?;
-                    let newest = tx.newest_event().await?;
-                    let events = tx.events_after(cursor, filter, EVENTS_AT_ONCE).await?;
-                    for deleted in &events {
-                        if let Some(project) = &deleted.project {
-                            end_project(tx, project, deleted.time).await?;
-                        }
-                    }
-                    let full = events.len() as u32 == EVENTS_AT_ONCE;
-                    let reached = match events.last() {
-                        Some(last) if full => last.seq,
-                        _ => newest,
-                    };
-                    if reached > cursor {
-                        store::set_cursor(tx, reached).await?;
-                    }
-                    Ok((events.len() as u64, full))
-                })
-            })
-            .await?;
-        if count > 0 {
-            self.tokens.forget_all();
-        }
-        Ok((count, full))
     }
 
     async fn prune(&self) -> Result<u64, AuthError> {
@@ -119,23 +82,49 @@ impl Housekeeping {
                         VERSIONS_CEILING,
                     )
                     .await?;
-                    Ok(tokens + secrets)
+                    let ends = store::prune_ends(tx, now.minus(ENDS_KEPT)).await?;
+                    Ok(tokens + secrets + ends)
                 })
             })
             .await
     }
 }
 
-async fn end_project(
-    tx: &mut Tx<'_>,
-    project: &ProjectName,
-    at: Timestamp,
-) -> Result<(), AuthError> {
-    store::drop_project_secrets(tx, project, at).await?;
-    for mut token in store::tokens(tx).await? {
-        if token.created_at <= at && token.grant.projects.remove(project).is_some() {
-            store::set_grant(tx, &token).await?;
-        }
+/// What was granted on a project and kept for it ends with it: a later project of the same name
+/// belongs to others. A token that opened nothing else is revoked.
+#[async_trait]
+impl ForgetProject for Housekeeping {
+    fn name(&self) -> &'static str {
+        "access"
     }
-    Ok(())
+
+    async fn forget(&self, hold: &ProjectHold) -> Result<Forgotten, Problem> {
+        let project = &hold.name;
+        self.store()
+            .write::<_, AuthError, _>(|tx| {
+                Box::pin(async move {
+                    store::drop_project_secrets(tx, project).await?;
+                    store::note_end(tx, project).await?;
+                    for mut token in store::tokens(tx).await? {
+                        if token.grant.projects.remove(project).is_none() {
+                            continue;
+                        }
+                        store::set_grant(tx, &token).await?;
+                        if token.grant.is_empty() && token.revoked_at.is_none() {
+                            store::revoke_token(tx, token.id).await?;
+                            tx.append(
+                                NewEvent::new(event::TOKEN_REVOKED, token.id)
+                                    .content(json!({ "name": token.name }))
+                                    .actor("ondol"),
+                            )
+                            .await?;
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .await?;
+        self.tokens.forget_all();
+        Ok(Forgotten::Entirely)
+    }
 }

@@ -54,6 +54,13 @@ CREATE INDEX secret_version_key ON secret_version (key_id);
 CREATE INDEX secret_version_age ON secret_version (created_at);
 ",
     },
+    Migration {
+        number: 102,
+        name: "deleted projects",
+        sql: "CREATE TABLE auth_ended_project (project TEXT PRIMARY KEY, ended_at BIGINT NOT NULL);
+DROP TABLE auth_cursor;
+",
+    },
 ];
 
 const TOKEN: &str = "SELECT id, name, hash, access, created_at, created_by, expires_at, revoked_at, last_used_at FROM auth_token";
@@ -88,6 +95,9 @@ pub(crate) async fn insert_token(
     hash: &blake3::Hash,
     first: bool,
 ) -> Result<(), StoreError> {
+    for project in token.grant.projects.keys() {
+        tx.admit_project(project).await?;
+    }
     tx.execute(
         "INSERT INTO auth_token (id, name, hash, access, first, created_at, created_by, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -184,18 +194,6 @@ pub(crate) async fn prune_tokens(tx: &mut Tx<'_>, before: Timestamp) -> Result<u
     .await
 }
 
-pub(crate) async fn cursor(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
-    tx.fetch_one("SELECT seq FROM auth_cursor WHERE id = 1", params![])
-        .await?
-        .get("seq")
-}
-
-pub(crate) async fn set_cursor(tx: &mut Tx<'_>, seq: i64) -> Result<(), StoreError> {
-    tx.execute("UPDATE auth_cursor SET seq = $1 WHERE id = 1", params![seq])
-        .await?;
-    Ok(())
-}
-
 fn read_secret(row: &Row) -> Result<SecretInfo, StoreError> {
     Ok(SecretInfo {
         name: row.parse("name")?,
@@ -262,6 +260,7 @@ pub(crate) async fn put_secret(
     by: &str,
     sealed: &SealedVersion,
 ) -> Result<(), StoreError> {
+    tx.admit_project(project).await?;
     let now = tx.now();
     tx.execute(
         "INSERT INTO secret (project, name, version, created_at, updated_at, updated_by)
@@ -405,20 +404,51 @@ pub(crate) async fn prune_secrets(
     Ok(gone + old + many)
 }
 
-/// Deletes every secret that a project had up to `until`.
+/// Notes that identities made for a project until now end with it.
+pub(crate) async fn note_end(tx: &mut Tx<'_>, project: &ProjectName) -> Result<(), StoreError> {
+    let now = tx.now();
+    tx.execute(
+        "INSERT INTO auth_ended_project (project, ended_at) VALUES ($1, $2)
+         ON CONFLICT (project) DO UPDATE SET ended_at = excluded.ended_at",
+        params![project, now],
+    )
+    .await?;
+    Ok(())
+}
+
+/// When a project of this name last ended, if that was lately.
+pub(crate) async fn ended_at(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+) -> Result<Option<Timestamp>, StoreError> {
+    tx.fetch_optional(
+        "SELECT ended_at FROM auth_ended_project WHERE project = $1",
+        params![project],
+    )
+    .await?
+    .map(|row| row.get("ended_at"))
+    .transpose()
+}
+
+/// Forgets ends that no identity can be older than.
+pub(crate) async fn prune_ends(tx: &mut Tx<'_>, before: Timestamp) -> Result<u64, StoreError> {
+    tx.execute(
+        "DELETE FROM auth_ended_project WHERE ended_at < $1",
+        params![before],
+    )
+    .await
+}
+
+/// Deletes every secret of a project.
 pub(crate) async fn drop_project_secrets(
     tx: &mut Tx<'_>,
     project: &ProjectName,
-    until: Timestamp,
-) -> Result<u64, StoreError> {
-    tx.execute(
-        "DELETE FROM secret_version WHERE project = $1 AND created_at <= $2",
-        params![project, until],
-    )
-    .await?;
-    tx.execute(
-        "DELETE FROM secret WHERE project = $1 AND updated_at <= $2",
-        params![project, until],
-    )
-    .await
+) -> Result<(), StoreError> {
+    for statement in [
+        "DELETE FROM secret_version WHERE project = $1",
+        "DELETE FROM secret WHERE project = $1",
+    ] {
+        tx.execute(statement, params![project]).await?;
+    }
+    Ok(())
 }

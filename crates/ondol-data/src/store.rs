@@ -282,7 +282,28 @@ pub(crate) async fn version_ids_after(
     .collect()
 }
 
+/// Deletes everything that a project has.
+pub(crate) async fn delete_project(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+) -> Result<(), StoreError> {
+    for statement in [
+        "DELETE FROM dataset_upload_part WHERE upload IN (SELECT id FROM dataset_upload WHERE project = $1)",
+        "DELETE FROM dataset_upload WHERE project = $1",
+        "DELETE FROM dataset_version WHERE project = $1",
+        "DELETE FROM dataset WHERE project = $1",
+    ] {
+        tx.execute(statement, params![project]).await?;
+    }
+    Ok(())
+}
+
+/// Begins a push. Everything else that is written for a project belongs to its row.
+///
+/// # Errors
+/// [`StoreError::ProjectHeld`] when the project is being deleted.
 pub(crate) async fn insert_upload(tx: &mut Tx<'_>, upload: &Upload) -> Result<(), StoreError> {
+    tx.admit_project(&upload.project).await?;
     tx.execute(
         "INSERT INTO dataset_upload (id, project, dataset, author, started_at, expires_at, bytes, version, changed)
          VALUES ($1, $2, $3, $4, $5, $6, 0, NULL, 0)",
@@ -325,24 +346,66 @@ pub(crate) async fn open_uploads(
     Ok(row.get::<i64>("n")?.max(0) as u64)
 }
 
+/// Notes what one request of a push sent; false when the push is there no longer.
 pub(crate) async fn add_part(
     tx: &mut Tx<'_>,
     id: UploadId,
     part: OperationId,
     chunks: &[u8],
     bytes: u64,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let open = tx
+        .execute(
+            "UPDATE dataset_upload SET bytes = bytes + $1 WHERE id = $2 AND version IS NULL",
+            params![bytes, id],
+        )
+        .await?;
+    if open == 0 {
+        return Ok(false);
+    }
     tx.execute(
         "INSERT INTO dataset_upload_part (upload, part, chunks) VALUES ($1, $2, $3)",
         params![id, part, chunks],
     )
     .await?;
-    tx.execute(
-        "UPDATE dataset_upload SET bytes = bytes + $1 WHERE id = $2",
-        params![bytes, id],
+    Ok(true)
+}
+
+/// How many requests of a push sent something.
+pub(crate) async fn count_parts(tx: &mut Tx<'_>, id: UploadId) -> Result<u64, StoreError> {
+    tx.fetch_one(
+        "SELECT COUNT(*) AS n FROM dataset_upload_part WHERE upload = $1",
+        params![id],
     )
-    .await?;
-    Ok(())
+    .await?
+    .get("n")
+}
+
+/// How many datasets a project has.
+pub(crate) async fn count_datasets(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+) -> Result<u64, StoreError> {
+    tx.fetch_one(
+        "SELECT COUNT(*) AS n FROM dataset WHERE project = $1",
+        params![project],
+    )
+    .await?
+    .get("n")
+}
+
+/// How many versions of a dataset are kept.
+pub(crate) async fn count_versions(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    dataset: &DatasetName,
+) -> Result<u64, StoreError> {
+    tx.fetch_one(
+        "SELECT COUNT(*) AS n FROM dataset_version WHERE project = $1 AND dataset = $2",
+        params![project, dataset],
+    )
+    .await?
+    .get("n")
 }
 
 /// What was sent for a dataset of a project by pushes that have not expired.

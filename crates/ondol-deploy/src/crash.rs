@@ -48,6 +48,10 @@ pub(crate) const FAIL_BEFORE: &str = "deploy.fail.before";
 pub(crate) const FAIL_AFTER: &str = "deploy.fail.after";
 /// Events were read, what follows from them is not recorded.
 pub(crate) const FOLLOW_BEFORE: &str = "deploy.follow.before";
+/// Nothing of a deleted project runs any more, its files are still there.
+pub(crate) const FORGET_DRAINED: &str = "deploy.forget.drained";
+/// The files of a deleted project are gone, its last rows are still there.
+pub(crate) const FORGET_REMOVED: &str = "deploy.forget.removed";
 
 /// Every crash point of this room.
 pub const CRASH_POINTS: &[&str] = &[
@@ -75,4 +79,6 @@ pub const CRASH_POINTS: &[&str] = &[
     FAIL_BEFORE,
     FAIL_AFTER,
     FOLLOW_BEFORE,
+    FORGET_DRAINED,
+    FORGET_REMOVED,
 ];

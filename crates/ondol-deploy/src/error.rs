@@ -123,6 +123,17 @@ pub enum DeployError {
         /// How many there may be.
         most: u32,
     },
+    /// A file operation failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// The verb.
+        action: &'static str,
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// The specification has no service.
     #[error("the project has no `service`, so there is nothing to deploy")]
     NoService,
@@ -160,6 +171,19 @@ pub enum DeployError {
 }
 
 impl DeployError {
+    /// Wraps an I/O error with the path it concerns.
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<std::path::PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
     pub(crate) fn room(what: impl Into<String>) -> impl FnOnce(Problem) -> Self {
         let what = what.into();
         move |source| Self::Room { what, source }
@@ -205,6 +229,7 @@ impl Classified for DeployError {
             | Self::HostTaken { .. } => ErrorKind::Conflict,
             Self::NoService | Self::Invalid { .. } => ErrorKind::InvalidInput,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Io { .. } => ErrorKind::Internal,
         }
     }
 
@@ -232,6 +257,7 @@ impl Classified for DeployError {
             Self::KeyReused(_) => "deploy.request.key-reused",
             Self::HostTaken { .. } => "deploy.host.taken",
             Self::Unsupported { .. } => "deploy.engine.unsupported",
+            Self::Io { .. } => "deploy.io",
         }
     }
 

@@ -1,5 +1,7 @@
 //! What follows from other rooms' events: a promoted model version, a set or removed secret, a
-//! deleted branch with a preview, a deleted project. The cursor moves in the transaction of what is derived, so each event counts
+//! deleted branch with a preview. The end of a project is asked for elsewhere (`forget`), and waits
+//! until the cursor stands behind the event that says so. The cursor moves in the transaction of
+//! what is derived, so each event counts
 //! exactly once.
 
 use std::sync::Arc;
@@ -17,10 +19,10 @@ use crate::crash;
 use crate::error::DeployError;
 use crate::model::{Environment, Kind, ModelRef, Preview, Reason};
 use crate::room::Room;
-use crate::service::{Draft, begin, remove_all};
+use crate::service::{Draft, begin};
 use crate::store;
 
-const CURSOR: &str = "deploy.follow";
+pub(crate) const CURSOR: &str = "deploy.follow";
 const BATCH: u32 = 200;
 
 const FOLLOWED: &[&str] = &[
@@ -110,10 +112,6 @@ async fn derive(
             event::MODEL_VERSION_PROMOTED => model(room, tx, project, found).await?,
             event::SECRET_SET | event::SECRET_REMOVED => secret(tx, project, found).await?,
             event::BRANCH_DELETED => branch(tx, project, found).await?,
-            event::REPOSITORY_DELETED => {
-                remove_all(tx, project).await?;
-                1
-            }
             _ => 0,
         };
     }

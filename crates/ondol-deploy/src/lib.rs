@@ -4,6 +4,7 @@ mod crash;
 mod error;
 mod execute;
 mod follow;
+mod forget;
 mod model;
 mod plan;
 mod ports;

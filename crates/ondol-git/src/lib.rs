@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod checkout;
+mod deletion;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -20,13 +21,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use checkout::{CheckedOut, CheckoutLimits};
+pub use deletion::DeletionReconciler;
 pub use error::GitError;
 pub use hook::{HookServer, NoProgress, PushProgress, hook_main, is_hook};
 pub use http::router;
 pub use maintenance::MaintenanceReconciler;
 pub use model::{Commit, Entry, EntryKind, Project, Pushed, PushedRef, Ref, Settings};
 pub use reconcile::RefsReconciler;
-pub use service::{Deps, Git};
+pub use service::{Deletion, Deps, Git};
 pub use store::MIGRATIONS;
 
 /// Where repositories are and how much they may hold.
@@ -105,6 +107,10 @@ pub const CRASH_POINTS: &[&str] = &[
     "git.project.before-repository",
     "git.project.after-repository",
     "git.project.before-trash",
+    "git.project.after-trash",
+    "git.project.between-rooms",
+    "git.project.before-release",
+    "git.project.after-release",
     "git.receive.before-pack",
     "git.receive.after-pack",
     "git.refs.before-commit",

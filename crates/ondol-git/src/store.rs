@@ -8,10 +8,11 @@ use crate::model::Ref;
 use crate::plan::Refs;
 
 /// The migrations of this room: numbers 300 to 399.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 300,
-    name: "projects and refs",
-    sql: "CREATE TABLE git_project (
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 300,
+        name: "projects and refs",
+        sql: "CREATE TABLE git_project (
     name TEXT PRIMARY KEY,
     default_branch TEXT NOT NULL,
     allow_force BIGINT NOT NULL,
@@ -41,7 +42,19 @@ CREATE TABLE git_push (
 );
 CREATE INDEX git_push_project ON git_push (project, created_at);
 ",
-}];
+    },
+    Migration {
+        number: 301,
+        name: "deletion of projects",
+        // Rooms of older versions kept things of projects that were deleted: those are forgotten now.
+        sql: "ALTER TABLE git_project ADD COLUMN born_seq BIGINT NOT NULL DEFAULT 0;
+INSERT INTO project_hold (name, seq, actor, since)
+SELECT project, MAX(seq), 'ondol', MAX(time) FROM event
+WHERE type = 'dev.cdevents.repository.deleted.0.3.0' AND project IS NOT NULL
+  AND project NOT IN (SELECT name FROM git_project) GROUP BY project;
+",
+    },
+];
 
 /// A project's row.
 #[derive(Clone, Debug)]
@@ -121,11 +134,15 @@ pub(crate) async fn projects(
 }
 
 /// Inserts a project; false when the name is taken.
+///
+/// # Errors
+/// [`StoreError::ProjectHeld`] while an earlier project of the name is being deleted.
 pub(crate) async fn insert_project(
     tx: &mut Tx<'_>,
     name: &ProjectName,
     by: &str,
 ) -> Result<bool, StoreError> {
+    tx.admit_project(name).await?;
     let now = tx.now();
     let changed = tx
         .execute(
@@ -135,6 +152,31 @@ pub(crate) async fn insert_project(
         )
         .await?;
     Ok(changed == 1)
+}
+
+/// Notes the place of a project's first event in the log.
+pub(crate) async fn note_birth(
+    tx: &mut Tx<'_>,
+    name: &ProjectName,
+    seq: i64,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE git_project SET born_seq = $2 WHERE name = $1",
+        params![name, seq],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The place of a project's first event in the log; 0 when an older version made it.
+pub(crate) async fn birth(tx: &mut Tx<'_>, name: &ProjectName) -> Result<Option<i64>, StoreError> {
+    tx.fetch_optional(
+        "SELECT born_seq FROM git_project WHERE name = $1",
+        params![name],
+    )
+    .await?
+    .map(|row| row.get("born_seq"))
+    .transpose()
 }
 
 pub(crate) async fn mark_made(tx: &mut Tx<'_>, name: &ProjectName) -> Result<(), StoreError> {

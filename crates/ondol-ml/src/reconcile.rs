@@ -1,5 +1,5 @@
-//! What happens to models over time: those of deleted projects go, old versions go, and the
-//! collection of blobs learns what the rest refers to.
+//! What happens to models over time: old versions go, a deleted project takes its models along,
+//! and the collection of blobs learns what the rest refers to.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,22 +8,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ondol_background::{Reconciler, Report};
 use ondol_store::blobs::{BlobOwner, Marks};
-use ondol_store::events::EventFilter;
-use ondol_types::event::{MODEL_VERSION_REMOVED, REPOSITORY_DELETED};
+use ondol_store::{ForgetProject, Forgotten, ProjectHold};
+use ondol_types::event::MODEL_VERSION_REMOVED;
 use ondol_types::{ModelName, Problem, ProjectName};
 
-use crate::error::{MlError, MlResult};
+use crate::error::MlError;
 use crate::model::VersionState;
 use crate::service::{Models, append};
 use crate::store::{self, Stored};
 
-/// Events read and versions removed in one tick.
+/// Versions looked at in one tick.
 const STEP: u32 = 200;
 /// Digests marked per page.
 const PAGE: u32 = 1_000;
 /// Former champions of each model that retention leaves alone, so that there is a way back.
 const KEEP_CHAMPIONS: u32 = 5;
-const CURSOR: &str = "projects";
 
 /// Who still needs versions of models: what the deploy domain knows of its releases.
 #[async_trait]
@@ -35,7 +34,7 @@ pub trait VersionsInUse: Send + Sync + 'static {
     async fn in_use(&self, project: &ProjectName) -> Result<Vec<(ModelName, i64)>, Problem>;
 }
 
-/// Removes models of deleted projects, and versions beyond their retention.
+/// Removes versions beyond their retention.
 pub struct Housekeeping {
     models: Models,
     in_use: Arc<dyn VersionsInUse>,
@@ -51,41 +50,6 @@ impl Housekeeping {
             in_use,
             resume: Mutex::default(),
         }
-    }
-
-    /// Follows the log for deleted projects. Returns how many events it saw and projects it
-    /// removed.
-    async fn follow(&self) -> MlResult<(u64, u64)> {
-        self.models
-            .store
-            .write(|tx| {
-                Box::pin(async move {
-                    let after = store::cursor(tx, CURSOR).await?;
-                    let newest = tx.newest_event().await?;
-                    let filter = EventFilter {
-                        type_prefix: Some(REPOSITORY_DELETED.to_owned()),
-                        ..EventFilter::default()
-                    };
-                    let events = tx.events_after(after, &filter, STEP).await?;
-                    let mut removed = 0;
-                    for event in &events {
-                        if let Some(project) = &event.project {
-                            store::delete_project(tx, project, event.time).await?;
-                            removed += 1;
-                        }
-                    }
-                    let next = if events.len() < STEP as usize {
-                        newest
-                    } else {
-                        events.last().map_or(after, |event| event.seq)
-                    };
-                    if next > after {
-                        store::set_cursor(tx, CURSOR, next).await?;
-                    }
-                    Ok::<_, MlError>((events.len() as u64, removed))
-                })
-            })
-            .await
     }
 
     /// Looks at one page of old versions, beginning where the last tick ended, so that versions
@@ -172,18 +136,30 @@ impl Reconciler for Housekeeping {
     }
 
     async fn tick(&self) -> Result<Report, Problem> {
-        let (events, projects) = self.follow().await?;
         let (old, versions) = self.prune().await?;
-        let note = (projects + versions > 0).then(|| {
-            format!("removed the models of {projects} projects, and {versions} old versions")
-        });
-        let more = events == u64::from(STEP) || old == u64::from(STEP);
         Ok(Report {
-            seen: events + old,
-            changed: projects + versions,
-            note,
-            more,
+            seen: old,
+            changed: versions,
+            note: (versions > 0).then(|| format!("removed {versions} old versions")),
+            more: old == u64::from(STEP),
         })
+    }
+}
+
+#[async_trait]
+impl ForgetProject for Models {
+    fn name(&self) -> &'static str {
+        "models"
+    }
+
+    async fn forget(&self, hold: &ProjectHold) -> Result<Forgotten, Problem> {
+        let project = &hold.name;
+        self.store
+            .write::<_, MlError, _>(|tx| {
+                Box::pin(async move { store::delete_project(tx, project).await })
+            })
+            .await?;
+        Ok(Forgotten::Entirely)
     }
 }
 

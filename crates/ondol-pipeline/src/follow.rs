@@ -25,7 +25,8 @@ const BATCH: u32 = 200;
 /// How far behind the log the stored cursor may fall while nothing in between concerns this room.
 const SLACK: i64 = 2_000;
 
-/// The events that become runs, or end them.
+/// The events that become runs or end them, and the deletion of a project, behind which the
+/// stored cursor must come before the project counts as forgotten.
 const FOLLOWED: [EventType; 3] = [
     event::PUSH_RECEIVED,
     event::DATASET_COMMITTED,
@@ -146,10 +147,6 @@ impl Inner {
                 Some(data) => self.committed(tx, event, data).await,
                 None => Ok(unreadable(event)),
             },
-            event::REPOSITORY_DELETED => match &event.project {
-                Some(project) => self.deleted(tx, project).await,
-                None => Ok(Vec::new()),
-            },
             _ => Ok(Vec::new()),
         }
     }
@@ -202,6 +199,10 @@ impl Inner {
         trigger: Trigger,
         author: String,
     ) -> Result<Vec<RunId>, PipelineError> {
+        if tx.project_hold(&project).await?.is_some() {
+            // The project was deleted since.
+            return Ok(Vec::new());
+        }
         let lane = trigger.lane();
         let reason = format!("superseded by a newer {}", trigger.describe());
         let mut touched = self
@@ -284,21 +285,6 @@ impl Inner {
         tx.append(events::finished(self.base(), &run).into())
             .await?;
         Ok(run)
-    }
-
-    /// Ends what a deleted project still does; retention removes the rest.
-    async fn deleted(
-        &self,
-        tx: &mut Tx<'_>,
-        project: &ProjectName,
-    ) -> Result<Vec<RunId>, PipelineError> {
-        let reason = format!("project `{project}` was deleted");
-        let active = store::active_run_ids(tx, project).await?;
-        for id in &active {
-            self.request_cancel(tx, id, "ondol", &reason).await?;
-        }
-        store::forget_project(tx, project).await?;
-        Ok(active)
     }
 
     /// Ends a queued run, or asks a running one to end; false when it has finished.

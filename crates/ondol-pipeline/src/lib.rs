@@ -6,6 +6,7 @@ mod follow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+mod forget;
 mod junit;
 mod log;
 mod logs;
@@ -67,6 +68,7 @@ pub const CRASH_POINTS: &[&str] = &[
     "pipeline.run.after-finish",
     "pipeline.run.after-clean",
     "pipeline.prune.after-files",
+    "pipeline.forget.after-runs",
 ];
 
 /// Settings of the pipeline.
@@ -275,6 +277,17 @@ impl Pipeline {
     /// Ends the tasks of this process. Workloads go on; actions are repeated by the next process.
     pub async fn stop(&self) {
         self.0.tasks.abort().await;
+    }
+
+    /// The place in the event log that this room has passed for good.
+    ///
+    /// # Errors
+    /// [`PipelineError::Store`].
+    pub async fn followed(&self) -> Result<i64, PipelineError> {
+        let store = &self.0.deps.store;
+        store
+            .read::<_, PipelineError, _>(|tx| Box::pin(async move { Ok(store::cursor(tx).await?) }))
+            .await
     }
 
     /// Counters since the start of the process.

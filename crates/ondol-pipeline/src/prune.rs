@@ -109,7 +109,8 @@ impl Inner {
             .await
     }
 
-    async fn forget(&self, expired: &Expired) -> Result<u64, PipelineError> {
+    /// Removes a finished run with all that it left; 0 when something of it cannot go yet.
+    pub(crate) async fn forget(&self, expired: &Expired) -> Result<u64, PipelineError> {
         for workload in &expired.workloads {
             match self.deps.engine.remove(workload).await {
                 Ok(()) => {}
@@ -169,6 +170,12 @@ impl Inner {
     pub(crate) fn trim_later(&self, project: &ProjectName) {
         let mut due = self.trim_due.lock().unwrap_or_else(PoisonError::into_inner);
         due.insert(project.clone());
+    }
+
+    /// The caches of a project are gone.
+    pub(crate) fn trimmed(&self, project: &ProjectName) {
+        let mut due = self.trim_due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.remove(project);
     }
 
     /// Removes workspaces whose run is gone, or has finished and was cleaned.

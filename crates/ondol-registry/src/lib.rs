@@ -5,6 +5,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+mod forget;
 pub mod http;
 pub mod image;
 mod model;

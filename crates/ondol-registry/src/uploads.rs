@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ondol_store::blobs::StagedBlob;
-use ondol_types::{Algorithm, UploadId};
+use ondol_types::{Algorithm, ProjectName, UploadId};
 use sha2::Digest as _;
 use tokio::sync::Notify;
 
@@ -20,12 +20,29 @@ pub(crate) const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha
 
 /// The name of the staged file of an upload.
 pub(crate) fn file_name(id: &UploadId, repository: &Repository, algorithm: Algorithm) -> String {
-    let hash = sha2::Sha256::digest(repository.as_str().as_bytes());
-    let owner: String = hash[..16]
+    let owner = short_hash(first_part(repository.as_str()), 8);
+    let whole = short_hash(repository.as_str(), 16);
+    format!("{id}.{owner}{whole}.{}", algorithm.name())
+}
+
+/// Whether a staged file is of an upload to a repository of this project.
+pub(crate) fn is_of(file: &str, project: &ProjectName) -> bool {
+    let owner = short_hash(project.as_str(), 8);
+    file.split('.')
+        .nth(1)
+        .is_some_and(|hashes| hashes.starts_with(&owner))
+}
+
+fn first_part(repository: &str) -> &str {
+    repository.split('/').next().unwrap_or(repository)
+}
+
+fn short_hash(text: &str, bytes: usize) -> String {
+    sha2::Sha256::digest(text.as_bytes())
         .iter()
+        .take(bytes)
         .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{id}.{owner}.{}", algorithm.name())
+        .collect()
 }
 
 /// One upload.
@@ -97,5 +114,8 @@ mod tests {
         assert_ne!(name("web"), name("web/api"));
         assert_eq!(name("web"), name("web"));
         assert!(name(&format!("web/{}", "a".repeat(250))).len() < 200);
+        let project: ProjectName = "web".parse().unwrap();
+        assert!(is_of(&name("web"), &project) && is_of(&name("web/api"), &project));
+        assert!(!is_of(&name("web2"), &project) && !is_of(&name("other/web"), &project));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ondol_types::{Classified, Digest, ErrorKind};
+use ondol_types::{Classified, Digest, ErrorKind, ProjectName, Timestamp};
 
 /// An error of the database, the blobs or the data directory.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,24 @@ pub enum StoreError {
         /// The caller's limit in bytes.
         limit: u64,
     },
+    /// A project of this name is being deleted.
+    #[error("project `{project}` is being deleted since {since}")]
+    ProjectHeld {
+        /// The name.
+        project: ProjectName,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A segment of the archive of events is not what its row says.
+    #[error("the archived events {first} to {last} are damaged: {problem}")]
+    Archive {
+        /// The place of its first event.
+        first: i64,
+        /// The place of its last event.
+        last: i64,
+        /// What is wrong.
+        problem: String,
+    },
     /// An event does not have the form that the log demands.
     #[error("event {event_type}: {problem}")]
     Event {
@@ -159,9 +177,9 @@ impl Classified for StoreError {
         match self {
             Self::Contended { .. } => ErrorKind::Unavailable,
             Self::NewerDatabase { .. } | Self::NewerData { .. } => ErrorKind::Unsupported,
-            Self::InUse { .. } => ErrorKind::Conflict,
+            Self::InUse { .. } | Self::ProjectHeld { .. } => ErrorKind::Conflict,
             Self::NoBlob(_) => ErrorKind::NotFound,
-            Self::Corrupted { .. } => ErrorKind::Corrupted,
+            Self::Corrupted { .. } | Self::Archive { .. } => ErrorKind::Corrupted,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Database { .. }
             | Self::Column { .. }
@@ -189,6 +207,8 @@ impl Classified for StoreError {
             Self::Corrupted { .. } => "store.blob.corrupted",
             Self::TooLarge { .. } => "store.blob.too-large",
             Self::Event { .. } => "store.event",
+            Self::ProjectHeld { .. } => "store.project.deleting",
+            Self::Archive { .. } => "store.events.archive",
         }
     }
 
@@ -203,7 +223,10 @@ impl Classified for StoreError {
             Self::InUse { .. } => {
                 Some("stop the other one with `ondol stop`, or choose another --data".to_owned())
             }
-            Self::Corrupted { .. } => {
+            Self::ProjectHeld { project, .. } => Some(format!(
+                "wait until it is gone (`ondol projects delete {project} --yes` waits for it), or choose another name"
+            )),
+            Self::Corrupted { .. } | Self::Archive { .. } => {
                 Some("restore it from a backup, or push the same content again".to_owned())
             }
             _ => None,

@@ -25,6 +25,8 @@ event_types! {
     REPOSITORY_CREATED = "dev.cdevents.repository.created.0.3.0";
     /// A project and its repository are gone.
     REPOSITORY_DELETED = "dev.cdevents.repository.deleted.0.3.0";
+    /// Every room has forgotten a deleted project, and its name is free.
+    PROJECT_FORGOTTEN = "dev.cdeventsx.ondol-project.forgotten.0.1.0";
     /// A branch exists.
     BRANCH_CREATED = "dev.cdevents.branch.created.0.3.0";
     /// A branch is gone.

@@ -98,7 +98,7 @@ impl Api {
     pub(crate) async fn list(&self, path: &str, limit: usize) -> Outcome<Value> {
         let joiner = if path.contains('?') { '&' } else { '?' };
         let mut items = Vec::new();
-        let mut cursor = String::new();
+        let (mut cursor, mut place) = (String::new(), String::new());
         loop {
             let page_size = (limit - items.len()).min(200);
             let page = self
@@ -108,9 +108,11 @@ impl Api {
                 break;
             };
             items.extend(rows.iter().cloned());
+            // A page can be empty and not the last: what the server looked through had nothing.
             match page["next"].as_str() {
-                Some(next) if items.len() < limit && !rows.is_empty() => {
-                    cursor = format!("&cursor={}", encode(next))
+                Some(next) if items.len() < limit && next != place => {
+                    cursor = format!("&cursor={}", encode(next));
+                    place = next.to_owned();
                 }
                 _ => break,
             }

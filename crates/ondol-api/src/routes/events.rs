@@ -7,9 +7,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use ondol_auth::{Action, Ctx, VisibleScope, visible_scope};
-use ondol_store::StoreError;
 use ondol_store::events::{Event, EventFilter};
-use ondol_types::ProjectName;
+use ondol_types::{Problem, ProjectName};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -59,24 +58,25 @@ fn scope(ctx: &Ctx, query: &EventQuery) -> Answer<VisibleScope> {
     Ok(visible_scope(&ctx.principal, Action::Read, ctx.clock.now()))
 }
 
-fn visible(scope: &VisibleScope, event: &Event) -> bool {
-    match (&event.project, scope) {
-        (_, VisibleScope::Everything) => true,
-        (Some(project), scope) => scope.contains(project),
-        (None, VisibleScope::Projects(_)) => false,
-    }
-}
-
-async fn after(
+/// The events that the asker may see. Who may read single projects does not see what happened to
+/// deleted ones that had their names.
+async fn visible(
     rooms: &Rooms,
-    cursor: i64,
-    filter: &EventFilter,
-    limit: u32,
-) -> Result<Vec<Event>, StoreError> {
-    rooms
-        .store
-        .read::<_, StoreError, _>(|tx| Box::pin(tx.events_after(cursor, filter, limit)))
-        .await
+    scope: &VisibleScope,
+    mut events: Vec<Event>,
+) -> Result<Vec<Event>, Problem> {
+    let VisibleScope::Projects(projects) = scope else {
+        return Ok(events);
+    };
+    let births = rooms.git.births(projects).await?;
+    events.retain(|event| {
+        event
+            .project
+            .as_ref()
+            .and_then(|project| births.get(project))
+            .is_some_and(|born| event.seq >= *born)
+    });
+    Ok(events)
 }
 
 /// Events of the log, as a page or followed live.
@@ -106,29 +106,15 @@ async fn list(
             )));
         }
     };
-    let filter_ref = &filter;
     let found = if oldest_first {
-        after(
-            &rooms,
-            query.cursor.or(query.after).unwrap_or(0),
-            filter_ref,
-            limit,
-        )
-        .await?
+        let from = query.cursor.or(query.after).unwrap_or(0);
+        rooms.events.after(from, &filter, limit).await?
     } else {
-        let before = query.cursor.unwrap_or(i64::MAX);
-        rooms
-            .store
-            .read::<_, StoreError, _>(|tx| Box::pin(tx.events_before(before, filter_ref, limit)))
-            .await?
+        let from = query.cursor.unwrap_or(i64::MAX);
+        rooms.events.before(from, &filter, limit).await?
     };
-    let next = (found.len() as u32 >= limit)
-        .then(|| found.last().map(|event| event.seq.to_string()))
-        .flatten();
-    let items = found
-        .into_iter()
-        .filter(|event| visible(&scope, event))
-        .collect();
+    let next = found.more.then(|| found.place.to_string());
+    let items = visible(&rooms, &scope, found.events).await?;
     Ok(Json(Page { items, next }).into_response())
 }
 
@@ -154,10 +140,11 @@ fn follow(rooms: Rooms, scope: VisibleScope, filter: EventFilter, cursor: i64) -
                     ));
                 }
                 signal.mark_unchanged();
-                let found = after(&rooms, cursor, &filter, 200).await.ok()?;
-                if let Some(last) = found.last() {
-                    cursor = last.seq;
-                    ready.extend(found.into_iter().filter(|event| visible(&scope, event)));
+                let found = rooms.events.after(cursor, &filter, 200).await.ok()?;
+                cursor = found.place;
+                let more = found.more;
+                ready.extend(visible(&rooms, &scope, found.events).await.ok()?);
+                if more || !ready.is_empty() {
                     continue;
                 }
                 // By signal and by timer: another process may write to the same database.

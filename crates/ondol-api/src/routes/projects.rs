@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
-use ondol_git::{Project, Settings};
+use ondol_git::{Deletion, Project, Settings};
 use ondol_types::ProjectName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,6 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<Rooms> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(show, configure, delete))
+        .routes(routes!(deletion))
 }
 
 /// A project with its addresses.
@@ -105,13 +106,25 @@ async fn configure(
     )))
 }
 
-/// Deletes a project with everything that came of it.
-#[utoipa::path(delete, path = "/projects/{project}", tag = "projects", params(("project" = ProjectName, Path)), responses((status = 204)))]
+/// Deletes a project with everything that came of it. From the answer on it does not exist; its
+/// name can be used again when every part of it is gone, which `/projects/{project}/deletion`
+/// shows. Repeating it meanwhile changes nothing.
+#[utoipa::path(delete, path = "/projects/{project}", tag = "projects", params(("project" = ProjectName, Path)), responses((status = 202, body = Deletion)))]
 async fn delete(
     State(rooms): State<Rooms>,
     Caller(ctx): Caller,
     Path(name): Path<ProjectName>,
-) -> Answer<StatusCode> {
-    rooms.deletion.delete(&ctx, &name).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Answer<(StatusCode, Json<Deletion>)> {
+    let deletion = rooms.git.delete_project(&ctx, &name).await?;
+    Ok((StatusCode::ACCEPTED, Json(deletion)))
+}
+
+/// What is left of a project that is being deleted; not found when nothing is.
+#[utoipa::path(get, path = "/projects/{project}/deletion", tag = "projects", params(("project" = ProjectName, Path)), responses((status = 200, body = Deletion)))]
+async fn deletion(
+    State(rooms): State<Rooms>,
+    Caller(ctx): Caller,
+    Path(name): Path<ProjectName>,
+) -> Answer<Json<Deletion>> {
+    Ok(Json(rooms.git.deletion(&ctx, &name).await?))
 }

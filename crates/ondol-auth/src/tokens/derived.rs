@@ -24,6 +24,9 @@ pub(super) struct Claims {
     pub(super) grant: Option<Grant>,
     /// When it ends.
     pub(super) expires_at: Timestamp,
+    /// When it was made; older builds did not say so.
+    #[serde(default)]
+    pub(super) issued_at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,7 @@ mod tests {
         let claims = Claims {
             subject: Subject::Token(TokenId::derived("t")),
             grant: None,
+            issued_at: Timestamp::default(),
             expires_at: Timestamp::from_micros(7),
         };
         let text = seal(&key, &claims);

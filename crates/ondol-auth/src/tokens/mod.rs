@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 pub use first::FirstToken;
 pub use format::TokenText;
+pub(crate) use service::MAX_DERIVED_LIFE;
 pub use service::Tokens;
 
 use crate::model::Grant;

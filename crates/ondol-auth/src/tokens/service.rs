@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ondol_store::Store;
 use ondol_store::events::NewEvent;
-use ondol_types::{Clock, Secret, Timestamp, TokenId, WorkloadId, event};
+use ondol_types::{Clock, ProjectName, Secret, Timestamp, TokenId, WorkloadId, event};
 use serde_json::json;
 
 use super::derived::{self, Claims, Subject};
@@ -26,7 +26,8 @@ const CACHE_ENTRIES: usize = 1_024;
 const USE_NOTED_EVERY: Duration = Duration::from_secs(600);
 const MAX_TOKENS: i64 = 10_000;
 const MAX_PROJECTS: usize = 100;
-const MAX_DERIVED_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// The longest life of a derived token.
+pub(crate) const MAX_DERIVED_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 struct Believed {
     stored: Arc<StoredToken>,
@@ -247,7 +248,9 @@ impl Tokens {
             Subject::Workload(id, name) => Principal {
                 kind: PrincipalKind::Workload(id),
                 name,
-                grant: claims.grant.clone().unwrap_or_default(),
+                grant: self
+                    .still_granted(claims.grant.clone().unwrap_or_default(), claims.issued_at)
+                    .await?,
                 expires_at: None,
             },
         };
@@ -260,6 +263,37 @@ impl Tokens {
                 .map_or(claims.expires_at, |end| end.min(claims.expires_at)),
         );
         Ok(principal)
+    }
+
+    /// What is left of a grant that no row stands behind: projects that ended since it was made
+    /// are not those that bear their names now.
+    async fn still_granted(&self, grant: Grant, issued_at: Timestamp) -> Result<Grant, AuthError> {
+        let mut grant = grant;
+        let named: &Vec<ProjectName> = &grant.projects.keys().cloned().collect();
+        if named.is_empty() {
+            return Ok(grant);
+        }
+        let ended = self
+            .store()
+            .read::<_, AuthError, _>(|tx| {
+                Box::pin(async move {
+                    let mut ended = Vec::new();
+                    for project in named {
+                        if store::ended_at(tx, project)
+                            .await?
+                            .is_some_and(|ended| ended >= issued_at)
+                        {
+                            ended.push(project.clone());
+                        }
+                    }
+                    Ok(ended)
+                })
+            })
+            .await?;
+        for project in &ended {
+            grant.projects.remove(project);
+        }
+        Ok(grant)
     }
 
     async fn admit(&self, token: &Token) -> Result<Principal, AuthError> {
@@ -380,6 +414,7 @@ impl Tokens {
         let claims = Claims {
             subject,
             grant: Some(grant),
+            issued_at: self.now(),
             expires_at,
         };
         Ok((
@@ -399,6 +434,7 @@ impl Tokens {
         let claims = Claims {
             subject: Subject::Workload(workload, name.to_owned()),
             grant: Some(grant),
+            issued_at: self.now(),
             expires_at: self.now().plus(life.min(MAX_DERIVED_LIFE)),
         };
         Secret::new(derived::seal(self.0.keys.current(), &claims))

@@ -10,9 +10,9 @@ use ondol_auth::{
     Action, AuthError, Authenticator, Credential, Ctx, FirstToken, Grant, Housekeeping, NewToken,
     Resource, Role, TokenText, Tokens, decide,
 };
-use ondol_store::StoreError;
-use ondol_store::events::{EventFilter, NewEvent};
-use ondol_types::{Clock, ProjectName, Timestamp, WorkloadId, event};
+use ondol_store::events::EventFilter;
+use ondol_store::{ForgetProject, Forgotten, StoreError};
+use ondol_types::{Classified, Clock, ProjectName, Timestamp, WorkloadId, event};
 
 use crate::{Room, rooms};
 
@@ -360,52 +360,98 @@ async fn the_first_token_agrees_with_its_file_whatever_happened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_project_leaves_no_grant_to_its_namesake() {
+async fn a_deleted_project_leaves_no_access_to_its_namesake() {
     for room in rooms().await {
-        let (_, text) = room
-            .tokens
-            .create(
+        let make = async |grant: Grant| {
+            let made = room
+                .tokens
+                .create(&room.system(), wanted(grant, None))
+                .await;
+            made.map(|(token, text)| (token.id, text))
+        };
+        let other: ProjectName = "other".parse().unwrap();
+        let (only, only_text) = make(Grant::on(&web(), Role::Developer)).await.unwrap();
+        let mut both = Grant::on(&web(), Role::Admin);
+        both.projects.insert(other.clone(), Role::Viewer);
+        let (_, both_text) = make(both).await.unwrap();
+        let identity = |name: &str| {
+            room.tokens.mint_workload(
+                WorkloadId::derived(name),
+                name,
+                Grant::on(&web(), Role::Viewer),
+                Duration::from_secs(3_600),
+            )
+        };
+        let workload = identity("old");
+        let name: ondol_types::SecretName = "KEY".parse().unwrap();
+        room.secrets
+            .set(
                 &room.system(),
-                wanted(Grant::on(&web(), Role::Developer), None),
+                &web(),
+                &name,
+                &ondol_types::Secret::new("v".to_owned()),
             )
             .await
             .unwrap();
-        let sweep = Housekeeping::new(room.tokens.clone(), room.secrets.clone());
-        sweep.sweep().await.unwrap();
         let project = &web();
-        room.backend
+        let hold = room
+            .backend
             .store
             .write::<_, StoreError, _>(|tx| {
                 Box::pin(async move {
-                    tx.append(NewEvent::new(event::REPOSITORY_DELETED, project).project(project))
-                        .await
+                    tx.hold_project(project, 1, "kim").await?;
+                    Ok(tx.project_hold(project).await?.unwrap())
                 })
             })
             .await
             .unwrap();
-        room.clock.advance(Duration::from_secs(1));
-        let (_, newer) = room
-            .tokens
-            .create(
+        let late = make(Grant::on(&web(), Role::Viewer)).await.unwrap_err();
+        assert_eq!(late.code(), "store.project.deleting");
+        let late = room
+            .secrets
+            .set(
                 &room.system(),
-                wanted(Grant::on(&web(), Role::Viewer), None),
+                &web(),
+                &name,
+                &ondol_types::Secret::new("late".to_owned()),
             )
             .await
+            .unwrap_err();
+        assert_eq!(late.code(), "store.project.deleting");
+        let sweep = Housekeeping::new(room.tokens.clone(), room.secrets.clone());
+        for _ in 0..2 {
+            assert_eq!(sweep.forget(&hold).await.unwrap(), Forgotten::Entirely);
+        }
+        let revoked = events(&room, event::TOKEN_REVOKED).await;
+        assert_eq!(revoked.len(), 1, "said once");
+        assert_eq!(revoked[0].subject, only.to_string());
+        room.backend
+            .store
+            .write::<_, StoreError, _>(|tx| Box::pin(tx.release_project(&hold)))
+            .await
             .unwrap();
-        assert_eq!(sweep.sweep().await.unwrap().projects, 1);
-        assert_eq!(sweep.sweep().await.unwrap().projects, 0);
+        room.clock.advance(Duration::from_secs(1));
+        // The next project of the name has nothing, and nobody who came from the first.
+        let refused = room.tokens.verify(only_text.expose()).await;
+        assert!(matches!(refused, Err(AuthError::BadCredentials(_))));
+        let left = room.tokens.verify(both_text.expose()).await.unwrap();
+        assert_eq!(left.grant, Grant::on(&other, Role::Viewer));
+        let left = room.tokens.verify(workload.expose()).await.unwrap();
+        assert!(left.grant.is_empty(), "an identity of the first one");
         assert!(
-            room.tokens
-                .verify(text.expose())
+            room.secrets
+                .list(&room.system(), &web())
                 .await
                 .unwrap()
-                .grant
                 .is_empty()
         );
-        assert_eq!(
-            room.tokens.verify(newer.expose()).await.unwrap().grant,
-            Grant::on(&web(), Role::Viewer)
-        );
+        let fresh = identity("new");
+        let new = room.tokens.verify(fresh.expose()).await.unwrap();
+        assert_eq!(new.grant, Grant::on(&web(), Role::Viewer));
+        let (_, text) = make(Grant::on(&web(), Role::Viewer)).await.unwrap();
+        sweep.sweep().await.unwrap();
+        let kept = room.tokens.verify(text.expose()).await.unwrap();
+        assert_eq!(kept.grant, Grant::on(&web(), Role::Viewer));
     }
 }
 

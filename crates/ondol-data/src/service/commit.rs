@@ -268,6 +268,7 @@ impl DataService {
             draft.upload,
             newest.as_ref().map(|newest| &newest.head),
         );
+        let most = (self.config.max_datasets, self.config.max_versions);
         let done = self
             .deps
             .store
@@ -282,6 +283,17 @@ impl DataService {
                     let newest = store::find_dataset(tx, &upload.project, &upload.dataset).await?;
                     if newest.as_ref().map(|newest| &newest.head) != parent {
                         return Err(moved(upload, newest.as_ref()));
+                    }
+                    match newest {
+                        None => {
+                            let datasets = store::count_datasets(tx, &row.project).await? + 1;
+                            at_most("the number of datasets of a project", datasets, most.0)?;
+                        }
+                        Some(_) => {
+                            let (project, dataset) = (&row.project, &row.dataset);
+                            let versions = store::count_versions(tx, project, dataset).await? + 1;
+                            at_most("the number of versions of a dataset", versions, most.1)?;
+                        }
                     }
                     store::insert_version(tx, row).await.map_err(|error| {
                         // PostgreSQL notices a rival by the number before it does by the head.

@@ -5,6 +5,7 @@ mod check;
 mod checkout;
 mod commit;
 mod diff;
+mod forget;
 mod manifest;
 mod push;
 mod read;
@@ -73,6 +74,12 @@ pub struct Config {
     pub session: Duration,
     /// The most open pushes of a project.
     pub max_open_pushes: u64,
+    /// The most requests in which one push may send its chunks.
+    pub max_parts: u64,
+    /// The most datasets of a project.
+    pub max_datasets: u64,
+    /// The most versions of a dataset. None goes by itself: whoever needs more removes some.
+    pub max_versions: u64,
     /// The most rows per side that are compared row by row.
     pub max_diff_rows: u64,
 }
@@ -87,6 +94,9 @@ impl Default for Config {
             max_keys: 65_536,
             session: Duration::from_secs(24 * 3_600),
             max_open_pushes: 256,
+            max_parts: 100_000,
+            max_datasets: 1_000,
+            max_versions: 100_000,
             max_diff_rows: 1_000_000,
         }
     }

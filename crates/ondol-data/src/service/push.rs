@@ -199,14 +199,23 @@ impl DataService {
         let record = scope::encode(&chunks);
         let record = record.as_slice();
         let part = OperationId::generate(&*self.deps.clock);
-        self.deps
-            .store
-            .write::<_, DataError, _>(|tx| {
-                Box::pin(async move {
-                    Ok(store::add_part(tx, session, part, record, bytes_of_chunks).await?)
+        let limit = self.config.max_parts;
+        if !chunks.is_empty() {
+            self.deps
+                .store
+                .write::<_, DataError, _>(|tx| {
+                    Box::pin(async move {
+                        let parts = store::count_parts(tx, session).await? + 1;
+                        at_most("the number of requests of one push", parts, limit)?;
+                        if store::add_part(tx, session, part, record, bytes_of_chunks).await? {
+                            return Ok(());
+                        }
+                        // It expired, was committed, or went with its project meanwhile.
+                        Err(DataError::NoUpload(session.to_string()))
+                    })
                 })
-            })
-            .await?;
+                .await?;
+        }
         self.note_sent(&upload, &chunks, epoch);
         self.deps.crash.reached("data.upload.recorded");
         Ok(UploadReceipt {

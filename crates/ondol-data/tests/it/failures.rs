@@ -413,3 +413,109 @@ async fn a_push_on_a_full_disk_says_so_and_leaves_the_data_as_it_was() {
     write(&folder, &[("b.txt", "also small")]);
     assert_eq!(world.push(&folder).await.unwrap().version.number, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_project_leaves_no_data_and_no_open_push() {
+    use ondol_store::{ForgetProject, Forgotten, StoreError};
+    for world in worlds().await {
+        world.push_files(&[("a.txt", "one")]).await.unwrap();
+        let direct = Direct {
+            world: &world,
+            ctx: world.ctx(),
+        };
+        let open = direct.begin().await.unwrap();
+        let project = &world.project;
+        let store = &world.backend.store;
+        let hold = store
+            .write::<_, StoreError, _>(|tx| {
+                Box::pin(async move {
+                    tx.hold_project(project, 1, "kim").await?;
+                    Ok(tx.project_hold(project).await?.unwrap())
+                })
+            })
+            .await
+            .unwrap();
+        let late = world.push_files(&[("a.txt", "two")]).await.unwrap_err();
+        assert_eq!(late.code, "store.project.deleting");
+        for _ in 0..2 {
+            let forgotten = world.service.forget(&hold).await.unwrap();
+            assert_eq!(forgotten, Forgotten::Entirely);
+        }
+        for table in [
+            "dataset",
+            "dataset_version",
+            "dataset_upload",
+            "dataset_upload_part",
+        ] {
+            let sql = ondol_store::AssertSqlSafe(format!("SELECT COUNT(*) AS n FROM {table}"));
+            let left: i64 = store
+                .read::<_, StoreError, _>(|tx| {
+                    Box::pin(async move { tx.fetch_one(sql, vec![]).await?.get("n") })
+                })
+                .await
+                .unwrap();
+            assert_eq!(left, 0, "{}: {table}", world.backend.name);
+        }
+        store
+            .write::<_, StoreError, _>(|tx| Box::pin(tx.release_project(&hold)))
+            .await
+            .unwrap();
+        // The push that began before does not end in the next project of the name.
+        let end = encode_commit(
+            &CommitHead {
+                message: "late".to_owned(),
+                parent: None,
+                force: true,
+            },
+            &[],
+        );
+        let refused = direct.commit(open.id, end).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::NotFound, "{refused:?}");
+        let pushed = world.push_files(&[("a.txt", "three")]).await.unwrap();
+        assert_eq!(pushed.version.number, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datasets_versions_and_parts_have_ceilings() {
+    for backend in backends(MIGRATIONS).await {
+        let root = backend.dir.path().join("blobs");
+        let config = ondol_data::Config {
+            max_datasets: 1,
+            max_versions: 2,
+            max_parts: 3,
+            ..ondol_data::Config::default()
+        };
+        let mut world = world_with(backend, &root, Arc::new(NoCrash), config);
+        for text in ["one", "two"] {
+            world.push_files(&[("a.txt", text)]).await.unwrap();
+        }
+        let refused = world.push_files(&[("a.txt", "three")]).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::TooLarge);
+        assert!(refused.message.contains("versions"), "{refused:?}");
+        assert_eq!(world.checkout("latest").await["a.txt"], b"two");
+        {
+            let direct = Direct {
+                world: &world,
+                ctx: world.ctx(),
+            };
+            let session = direct.begin().await.unwrap();
+            for number in 0..4u8 {
+                let bytes = Bytes::from(vec![number; 10]);
+                let mut bundle = Vec::new();
+                Frame::Chunk {
+                    key: Key::of(&bytes),
+                    bytes,
+                }
+                .encode(&mut bundle);
+                Frame::End { frames: 1 }.encode(&mut bundle);
+                let sent = direct.upload(session.id, bundle.into()).await;
+                assert_eq!(sent.is_ok(), number < 3, "{number}: {sent:?}");
+            }
+        }
+        world.dataset = "second".parse().unwrap();
+        let refused = world.push_files(&[("a.txt", "x")]).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::TooLarge);
+        assert!(refused.message.contains("datasets"), "{refused:?}");
+    }
+}

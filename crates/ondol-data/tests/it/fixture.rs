@@ -46,6 +46,15 @@ pub(crate) fn world(backend: TestStore, crash: Arc<dyn CrashPoints>) -> World {
 }
 
 pub(crate) fn world_at(backend: TestStore, root: &Path, crash: Arc<dyn CrashPoints>) -> World {
+    world_with(backend, root, crash, Config::default())
+}
+
+pub(crate) fn world_with(
+    backend: TestStore,
+    root: &Path,
+    crash: Arc<dyn CrashPoints>,
+    config: Config,
+) -> World {
     let blobs = Blobs::open_with(root, Arc::new(SystemClock), crash.clone()).unwrap();
     let service = DataService::new(
         Deps {
@@ -56,7 +65,7 @@ pub(crate) fn world_at(backend: TestStore, root: &Path, crash: Arc<dyn CrashPoin
             projects: Arc::new(Known),
             scratch: backend.dir.path().to_owned(),
         },
-        Config::default(),
+        config,
     );
     World {
         backend,

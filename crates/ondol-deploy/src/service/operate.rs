@@ -308,27 +308,9 @@ impl DeployService {
         self.room().wake_routes();
         Ok(())
     }
-
-    /// Takes every environment of a project out of service.
-    ///
-    /// # Errors
-    /// Not allowed.
-    pub async fn remove_project(
-        &self,
-        ctx: &Ctx,
-        project: &ProjectName,
-    ) -> Result<(), DeployError> {
-        ctx.require(Action::DeleteProject, project)?;
-        self.room()
-            .store
-            .write::<_, DeployError, _>(|tx| Box::pin(async move { remove_all(tx, project).await }))
-            .await?;
-        self.room().wake_environments();
-        self.room().wake_routes();
-        Ok(())
-    }
 }
 
+/// Takes every environment of a project out of service.
 pub(crate) async fn remove_all(tx: &mut Tx<'_>, project: &ProjectName) -> Result<(), DeployError> {
     for found in store::environments(tx, Some(project)).await? {
         store::set_removing(tx, project, &found.name).await?;

@@ -38,6 +38,19 @@ pub struct RolloutView {
 }
 
 impl DeployService {
+    /// The place in the event log that this room has passed for good.
+    ///
+    /// # Errors
+    /// [`DeployError::Store`].
+    pub async fn followed(&self) -> Result<i64, DeployError> {
+        self.room()
+            .store
+            .read::<_, DeployError, _>(|tx| {
+                Box::pin(async move { Ok(store::cursor(tx, crate::follow::CURSOR).await?) })
+            })
+            .await
+    }
+
     /// Releases with a number below `before`, newest first.
     ///
     /// # Errors

@@ -69,11 +69,15 @@ pub(super) fn sql(text: String) -> ondol_store::AssertSqlSafe<String> {
 }
 
 /// Makes the row; false when it was there.
+///
+/// # Errors
+/// [`StoreError::ProjectHeld`] when the project is being deleted.
 pub(crate) async fn create_environment(
     tx: &mut Tx<'_>,
     project: &ProjectName,
     name: &EnvironmentName,
 ) -> Result<bool, StoreError> {
+    tx.admit_project(project).await?;
     let now = tx.now();
     let made = tx
         .execute(
@@ -238,6 +242,24 @@ pub(crate) async fn delete_environment(
         "DELETE FROM deploy_release WHERE project = $1 AND environment = $2",
     ] {
         tx.execute(statement, params![project, name]).await?;
+    }
+    Ok(())
+}
+
+/// Removes what a project without environments has left.
+pub(crate) async fn forget_project(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+) -> Result<(), StoreError> {
+    for statement in [
+        "DELETE FROM deploy_command WHERE rollout IN (SELECT id FROM deploy_rollout WHERE project = $1)",
+        "DELETE FROM deploy_replica WHERE project = $1",
+        "DELETE FROM deploy_rollout WHERE project = $1",
+        "DELETE FROM deploy_host WHERE project = $1",
+        "DELETE FROM deploy_release WHERE project = $1",
+        "DELETE FROM deploy_volume WHERE project = $1",
+    ] {
+        tx.execute(statement, params![project]).await?;
     }
     Ok(())
 }

@@ -97,14 +97,19 @@ async fn a_life_without_deaths_passes_every_place() {
             .collect();
         let missing: Vec<_> = CRASH_POINTS
             .iter()
-            .filter(|point| !reached.contains(**point))
+            .filter(|point| !reached.contains(**point) && !of_the_end(point))
             .collect();
         assert!(missing.is_empty(), "never reached: {missing:?}");
     }
 }
 
+/// Places that only the end of a project passes; `forget` dies at those.
+fn of_the_end(point: &str) -> bool {
+    point.starts_with("deploy.forget.")
+}
+
 async fn die_at(points: &[&'static str]) {
-    for point in points {
+    for point in points.iter().filter(|point| !of_the_end(point)) {
         for skip in [0, 2] {
             let mut sim = sim().await;
             sim.outside.crash.arm(point, skip);

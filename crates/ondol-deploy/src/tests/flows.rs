@@ -953,7 +953,6 @@ async fn only_those_who_may_deploy_do() {
                 .deploy(&nobody, "k", &web, &production)
                 .await
                 .unwrap_err(),
-            service.remove_project(&nobody, &web).await.unwrap_err(),
             service.status(&nobody, &web).await.unwrap_err(),
             service
                 .releases(&nobody, &web, &production, None, 10)
@@ -963,42 +962,6 @@ async fn only_those_who_may_deploy_do() {
         for error in denied {
             assert!(matches!(error, DeployError::Denied(_)), "{error}");
         }
-    }
-}
-
-#[tokio::test]
-async fn a_removed_project_drains_and_goes() {
-    for mut sim in sims().await {
-        sim.live("one", 1, plain()).await;
-        let endpoint = sim.outside.endpoints()[0];
-        sim.outside.lock().in_flight.insert(endpoint, 1);
-        sim.append(NewEvent::new(event::REPOSITORY_DELETED, "web").project(&web()))
-            .await;
-        sim.settle().await;
-        assert!(sim.outside.endpoints().is_empty());
-        assert_eq!(
-            sim.outside.running(&image(1)).len(),
-            1,
-            "what is in progress is finished"
-        );
-        sim.outside.lock().in_flight.clear();
-        sim.pass(SECOND).await;
-        assert!(sim.environment().await.is_none());
-        assert!(
-            sim.process
-                .service
-                .referenced_images()
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        let removed = sim
-            .events()
-            .await
-            .into_iter()
-            .filter(|event| event.event_type == event::SERVICE_REMOVED)
-            .count();
-        assert_eq!(removed, 1);
     }
 }
 

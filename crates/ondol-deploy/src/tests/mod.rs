@@ -5,6 +5,7 @@
 mod crashes;
 mod fakes;
 mod flows;
+mod forget;
 mod previews;
 mod random;
 mod scaling;

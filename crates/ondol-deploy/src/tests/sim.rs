@@ -433,6 +433,11 @@ impl Sim {
 }
 
 impl Sim {
+    /// The project is gone; the next one has not served yet.
+    pub(super) fn forgotten(&mut self) {
+        self.served = false;
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }

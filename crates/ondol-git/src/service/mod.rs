@@ -1,10 +1,11 @@
 //! The operations on projects.
 
+mod deletion;
 mod projects;
 mod pushes;
 mod reading;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ondol_auth::Authenticator;
@@ -18,6 +19,7 @@ use crate::error::GitError;
 use crate::hook::PushProgress;
 use crate::repository::Repositories;
 
+pub use deletion::Deletion;
 pub(crate) use pushes::PushPhase;
 
 /// What this room needs from the others.
@@ -52,6 +54,9 @@ pub(crate) struct Inner {
     pub(crate) fetches: Arc<Semaphore>,
     pub(crate) pushes: Arc<Semaphore>,
     pub(crate) refs_activator: Activator,
+    pub(crate) deletions: Activator,
+    /// What remains of projects that are being deleted, as the last look found it.
+    remains: Mutex<BTreeMap<ProjectName, Vec<String>>>,
     pub(crate) active: Mutex<HashMap<OperationId, ActivePush>>,
     /// Repositories that were looked through for what a killed git left.
     prepared: Mutex<HashSet<ProjectName>>,
@@ -91,6 +96,8 @@ impl Git {
             pushes: Arc::new(Semaphore::new(config.limits.pushes)),
             config,
             refs_activator: Activator::new(),
+            deletions: Activator::new(),
+            remains: Mutex::default(),
             active: Mutex::default(),
             prepared: Mutex::default(),
             lifecycle: tokio::sync::Mutex::new(()),
@@ -101,6 +108,11 @@ impl Git {
     /// Wakes [`RefsReconciler`](crate::RefsReconciler).
     pub fn activator(&self) -> Activator {
         self.0.refs_activator.clone()
+    }
+
+    /// Wakes [`DeletionReconciler`](crate::DeletionReconciler).
+    pub fn deletions(&self) -> Activator {
+        self.0.deletions.clone()
     }
 
     pub(crate) fn active(&self) -> MutexGuard<'_, HashMap<OperationId, ActivePush>> {

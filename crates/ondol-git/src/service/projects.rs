@@ -1,4 +1,4 @@
-//! Making, listing, changing and deleting projects.
+//! Making, listing and changing projects. Their end is in `deletion`.
 
 use std::path::PathBuf;
 
@@ -60,7 +60,9 @@ impl Git {
     /// Makes a project with an empty repository.
     ///
     /// # Errors
-    /// [`GitError::ProjectExists`], [`GitError::Denied`].
+    /// [`GitError::ProjectExists`], [`GitError::Denied`], and
+    /// [`ProjectHeld`](ondol_store::StoreError::ProjectHeld) while an earlier project of the name
+    /// is being deleted.
     pub async fn create_project(&self, ctx: &Ctx, name: &ProjectName) -> Result<Project, GitError> {
         ctx.require(Action::CreateProject, name)?;
         if !self.insert(ctx, name).await? {
@@ -93,7 +95,9 @@ impl Git {
                     if !store::insert_project(tx, name, by).await? {
                         return Ok(false);
                     }
-                    append_repository(tx, event::REPOSITORY_CREATED, name, url, by).await?;
+                    let seq =
+                        append_repository(tx, event::REPOSITORY_CREATED, name, url, by).await?;
+                    store::note_birth(tx, name, seq).await?;
                     Ok(true)
                 })
             })
@@ -234,42 +238,6 @@ impl Git {
         self.show(ctx, name).await
     }
 
-    /// Deletes a project and its repository. What other rooms keep of it they end themselves,
-    /// following the event.
-    ///
-    /// # Errors
-    /// [`GitError::NoProject`], [`GitError::Denied`].
-    pub async fn delete_project(&self, ctx: &Ctx, name: &ProjectName) -> Result<(), GitError> {
-        ctx.require(Action::DeleteProject, name)?;
-        let by = ctx.principal.name.as_str();
-        let url = &self.clone_url(name);
-        let lock = self.comparing(name);
-        let _comparing = lock.lock().await;
-        let _guard = self.0.lifecycle.lock().await;
-        self.0
-            .store
-            .write(|tx| {
-                Box::pin(async move {
-                    if !store::delete_project(tx, name).await? {
-                        return Err(GitError::NoProject(name.clone()));
-                    }
-                    append_repository(tx, event::REPOSITORY_DELETED, name, url, by).await?;
-                    Ok(())
-                })
-            })
-            .await?;
-        self.0.crash.reached("git.project.before-trash");
-        self.prepared().remove(name);
-        self.0.repositories.discard(name)?;
-        let repositories = self.0.repositories.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = repositories.empty_trash() {
-                tracing::warn!(error = %error, "cannot empty the trash; the next start tries again");
-            }
-        });
-        Ok(())
-    }
-
     /// Moves repositories without a project to the trash: a crash came between the deletion of
     /// the row and that of the folder.
     pub(crate) async fn discard_orphans(&self) -> Result<u64, GitError> {
@@ -310,19 +278,21 @@ impl Git {
     }
 }
 
-async fn append_repository(
+/// Appends an event about a repository and returns its place.
+pub(super) async fn append_repository(
     tx: &mut Tx<'_>,
     event_type: event::EventType,
     name: &ProjectName,
     url: &str,
     by: &str,
-) -> Result<(), GitError> {
-    tx.append(
-        NewEvent::new(event_type, name)
-            .project(name)
-            .content(json!({ "name": name, "uri": url }))
-            .actor(by),
-    )
-    .await?;
-    Ok(())
+) -> Result<i64, GitError> {
+    let (_, seq) = tx
+        .append(
+            NewEvent::new(event_type, name)
+                .project(name)
+                .content(json!({ "name": name, "uri": url }))
+                .actor(by),
+        )
+        .await?;
+    Ok(seq)
 }

@@ -117,29 +117,10 @@ async fn making_and_deleting_end_well_wherever_they_stopped() {
         work.commit("a", "1").await;
         work.git(&["push", &url, "main"]).await.well();
         here.git.delete_project(&here.system(), &web).await.unwrap();
+        here.deletions(Vec::new()).tick().await.unwrap();
         assert!(!here.repository("web").exists());
+        assert!(files(&here.dir.join("git/.trash")).is_empty());
     }
-    let dying = start_with(
-        &backend,
-        small(),
-        Arc::new(DieAt("git.project.before-trash")),
-    )
-    .await;
-    let web = name("web");
-    dying
-        .git
-        .create_project(&dying.system(), &web)
-        .await
-        .unwrap();
-    let (git, ctx) = (dying.git.clone(), dying.system());
-    let deleting = tokio::spawn(async move { git.delete_project(&ctx, &web).await });
-    assert!(deleting.await.is_err(), "it died");
-    assert!(dying.repository("web").exists());
-    drop(dying);
-    let here = start(&backend).await;
-    here.reconciler().tick().await.unwrap();
-    assert!(!here.repository("web").exists());
-    assert!(files(&here.dir.join("git/.trash")).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod checkout;
 mod client;
 mod crash;
+mod deletion;
 mod hostile;
 mod limits;
 mod projects;

@@ -1,6 +1,7 @@
 use ondol_auth::{Ctx, Grant, Principal, PrincipalKind, Role};
+use ondol_background::Reconciler;
 use ondol_git::GitError;
-use ondol_types::{TokenId, event};
+use ondol_types::{Classified, TokenId, event};
 
 use crate::client::{Work, git};
 use crate::server::{name, start, stores};
@@ -62,9 +63,17 @@ async fn projects_are_made_listed_and_deleted_by_those_who_may() {
         work.commit("secret", "of the first b2").await;
         work.git(&["push", &url, "main"]).await.well();
         here.git.delete_project(&system, &name("b2")).await.unwrap();
+        git(work.path(), &["ls-remote", &url], &[]).await.badly();
+        here.git.delete_project(&system, &name("b2")).await.unwrap();
+        let held = here.git.create_project(&system, &name("b2")).await;
+        let held = held.unwrap_err();
+        assert_eq!(held.code(), "store.project.deleting");
+        assert!(held.hint().unwrap().contains("projects delete b2"));
+        here.deletions(Vec::new()).tick().await.unwrap();
         let gone = here.git.delete_project(&system, &name("b2")).await;
         assert!(matches!(gone, Err(GitError::NoProject(_))));
         assert_eq!(here.events(event::REPOSITORY_DELETED).await.len(), 1);
+        assert_eq!(here.events(event::PROJECT_FORGOTTEN).await.len(), 1);
         git(work.path(), &["ls-remote", &url], &[]).await.badly();
         here.git.create_project(&system, &name("b2")).await.unwrap();
         let said = git(work.path(), &["ls-remote", &url], &[]).await.well();

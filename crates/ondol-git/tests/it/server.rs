@@ -11,11 +11,12 @@ use axum::extract::connect_info::MockConnectInfo;
 use futures_util::stream::{self, BoxStream};
 use ondol_auth::{Authenticator, Ctx, Grant, NewToken, Role, Tokens};
 use ondol_git::{
-    Config, Deps, Git, HookServer, Limits, PushProgress, Pushed, RefsReconciler, router,
+    Config, DeletionReconciler, Deps, Git, HookServer, Limits, PushProgress, Pushed,
+    RefsReconciler, router,
 };
 use ondol_store::events::{Event, EventFilter};
 use ondol_store::testing::{TestStore, backends};
-use ondol_store::{Migration, Store, StoreError};
+use ondol_store::{ForgetProject, Migration, Store, StoreError};
 use ondol_types::{CrashPoints, NoCrash, ProjectName, SystemClock, event};
 use tokio::task::JoinHandle;
 
@@ -157,6 +158,10 @@ impl Installation {
 
     pub(crate) fn reconciler(&self) -> RefsReconciler {
         RefsReconciler::new(self.git.clone())
+    }
+
+    pub(crate) fn deletions(&self, rooms: Vec<Arc<dyn ForgetProject>>) -> DeletionReconciler {
+        DeletionReconciler::new(self.git.clone(), rooms)
     }
 
     pub(crate) async fn events(&self, prefix: &str) -> Vec<Event> {

@@ -326,22 +326,3 @@ pub(crate) async fn beyond_retention(
     };
     Ok(rows.iter().map(key).collect::<Result<_, StoreError>>()?)
 }
-
-pub(crate) async fn cursor(tx: &mut Tx<'_>, name: &str) -> MlResult<i64> {
-    let row = tx
-        .fetch_optional(
-            "SELECT seq FROM model_cursor WHERE name = $1",
-            params![name],
-        )
-        .await?;
-    Ok(row.map(|row| row.get("seq")).transpose()?.unwrap_or(0))
-}
-
-pub(crate) async fn set_cursor(tx: &mut Tx<'_>, name: &str, seq: i64) -> MlResult<()> {
-    tx.execute(
-        "INSERT INTO model_cursor (name, seq) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq",
-        params![name, seq],
-    )
-    .await?;
-    Ok(())
-}

@@ -1,7 +1,7 @@
 //! Changes of rows. Callers append the event in the same transaction.
 
 use ondol_store::{Tx, params};
-use ondol_types::{Digest, ProjectName, Timestamp};
+use ondol_types::{Digest, ProjectName};
 
 use super::{COLUMNS, sql};
 use crate::error::MlResult;
@@ -19,6 +19,7 @@ pub(crate) async fn insert_version(
     files: &[ModelEntry],
     author: &str,
 ) -> MlResult<ModelVersion> {
+    tx.admit_project(&new.project).await?;
     let now = tx.now();
     let row = tx
         .fetch_one(
@@ -154,31 +155,15 @@ pub(crate) async fn delete_version(tx: &mut Tx<'_>, version: &ModelVersion) -> M
     Ok(())
 }
 
-/// Deletes what a project had up to a moment. A project of the same name that was made since
-/// keeps what is its own.
-pub(crate) async fn delete_project(
-    tx: &mut Tx<'_>,
-    project: &ProjectName,
-    until: Timestamp,
-) -> MlResult<u64> {
-    let deleted = tx
-        .execute(
-            "DELETE FROM model_version WHERE project = $1 AND created_at <= $2",
-            params![project, until],
-        )
-        .await?;
+/// Deletes everything that a project has.
+pub(crate) async fn delete_project(tx: &mut Tx<'_>, project: &ProjectName) -> MlResult<()> {
     for statement in [
-        "DELETE FROM model_file WHERE project = $1 AND NOT EXISTS (SELECT 1 FROM model_version v
-         WHERE v.project = model_file.project AND v.model = model_file.model AND v.version = model_file.version)",
-        "DELETE FROM model_promotion WHERE project = $1 AND NOT EXISTS (SELECT 1 FROM model_version v
-         WHERE v.project = model_promotion.project AND v.model = model_promotion.model
-           AND v.version = model_promotion.version)",
-        "DELETE FROM model WHERE project = $1 AND NOT EXISTS (SELECT 1 FROM model_version v
-         WHERE v.project = model.project AND v.model = model.name)",
-        "UPDATE model SET champion = NULL WHERE project = $1 AND champion IS NOT NULL AND NOT EXISTS (SELECT 1
-         FROM model_version v WHERE v.project = model.project AND v.model = model.name AND v.version = model.champion)",
+        "DELETE FROM model_file WHERE project = $1",
+        "DELETE FROM model_promotion WHERE project = $1",
+        "DELETE FROM model_version WHERE project = $1",
+        "DELETE FROM model WHERE project = $1",
     ] {
         tx.execute(statement, params![project]).await?;
     }
-    Ok(deleted)
+    Ok(())
 }

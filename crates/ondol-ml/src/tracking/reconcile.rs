@@ -1,90 +1,57 @@
-//! What happens to tracking over time: the bin is emptied, what belonged to deleted projects
-//! goes, and the collection of blobs learns which files the rest refers to.
-//!
-//! The log of the platform is in another database, so the cursor is kept here, beside what it
-//! governs: a tick that dies between the two reads the same events again, which changes nothing.
+//! What happens to tracking over time: the bin is emptied, also of what belonged to deleted
+//! projects, and the collection of blobs learns which files the rest refers to.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ondol_background::{Reconciler, Report};
-use ondol_store::Store;
+use ondol_store::{ForgetProject, Forgotten, ProjectHold};
 use ondol_store::blobs::{BlobOwner, Marks};
-use ondol_store::events::EventFilter;
-use ondol_types::event::REPOSITORY_DELETED;
-use ondol_types::{Problem, ProjectName, Timestamp};
+use ondol_types::Problem;
 
 use super::Tracking;
 use super::error::{TrackingError, TrackingResult};
 use super::store;
 
-/// Events read, and things removed, in one tick.
+/// Things removed in one tick.
 const STEP: u32 = 100;
 /// Series of a run whose points are removed in one transaction.
 const SERIES: usize = 50;
 /// Digests marked per page.
 const PAGE: u32 = 1_000;
-const CURSOR: &str = "cursor:projects";
 
-/// Empties the bin and follows the deletion of projects.
+#[async_trait]
+impl ForgetProject for Tracking {
+    fn name(&self) -> &'static str {
+        "tracking"
+    }
+
+    /// What bears the name goes into the bin, where nobody finds it, and is removed from there.
+    async fn forget(&self, hold: &ProjectHold) -> Result<Forgotten, Problem> {
+        let project = &hold.name;
+        self.0
+            .store
+            .write::<_, TrackingError, _>(|tx| {
+                Box::pin(async move {
+                    let now = tx.now().as_millis();
+                    Ok(store::abandon_project(tx, project, now).await?)
+                })
+            })
+            .await?;
+        Ok(Forgotten::Entirely)
+    }
+}
+
+/// Empties the bin.
 pub struct TrackingHousekeeping {
     tracking: Tracking,
-    /// The platform's database, whose log says which projects are no more.
-    platform: Store,
 }
 
 impl TrackingHousekeeping {
-    /// The housekeeping of `tracking`, which follows the log of `platform`.
-    pub fn new(tracking: Tracking, platform: Store) -> Self {
-        Self { tracking, platform }
-    }
-
-    async fn follow(&self) -> TrackingResult<(u64, u64)> {
-        let own = &self.tracking.0.store;
-        let after = own
-            .read::<_, TrackingError, _>(|tx| {
-                Box::pin(async move { Ok(store::cursor(tx, CURSOR).await?) })
-            })
-            .await?;
-        let (newest, events) = self
-            .platform
-            .read::<_, TrackingError, _>(|tx| {
-                Box::pin(async move {
-                    let newest = tx.newest_event().await?;
-                    let filter = EventFilter {
-                        type_prefix: Some(REPOSITORY_DELETED.to_owned()),
-                        ..EventFilter::default()
-                    };
-                    Ok((newest, tx.events_after(after, &filter, STEP).await?))
-                })
-            })
-            .await?;
-        if newest == after {
-            return Ok((0, 0));
-        }
-        let last = match events.last() {
-            Some(last) if events.len() == STEP as usize => last.seq,
-            _ => newest,
-        };
-        let deleted: Vec<(ProjectName, Timestamp)> = events
-            .iter()
-            .filter_map(|event| Some((event.project.clone()?, event.time)))
-            .collect();
-        let deleted = &deleted;
-        let abandoned = own
-            .write::<_, TrackingError, _>(|tx| {
-                Box::pin(async move {
-                    let mut abandoned = 0;
-                    for (project, time) in deleted {
-                        abandoned += store::abandon_project(tx, project, time.as_millis()).await?;
-                    }
-                    store::set_cursor(tx, CURSOR, last).await?;
-                    Ok(abandoned)
-                })
-            })
-            .await?;
-        Ok((events.len() as u64, abandoned))
+    /// The housekeeping of `tracking`.
+    pub fn new(tracking: Tracking) -> Self {
+        Self { tracking }
     }
 
     async fn empty_bin(&self) -> TrackingResult<(u64, bool)> {
@@ -149,14 +116,13 @@ impl TrackingHousekeeping {
     }
 
     async fn sweep(&self) -> TrackingResult<Report> {
-        let (events, abandoned) = self.follow().await?;
         let (removed, more) = self.empty_bin().await?;
         self.count().await?;
         Ok(Report {
-            seen: events,
-            changed: abandoned + removed,
+            seen: removed,
+            changed: removed,
             note: (removed > 0).then(|| format!("removed {removed} runs, models and experiments")),
-            more: more || events == u64::from(STEP),
+            more,
         })
     }
 }

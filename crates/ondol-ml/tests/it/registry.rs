@@ -13,9 +13,9 @@ use ondol_ml::{
     VersionState, VersionsInUse,
 };
 use ondol_store::blobs::{BlobOwner, Blobs};
-use ondol_store::events::{EventFilter, NewEvent};
+use ondol_store::events::EventFilter;
 use ondol_store::testing::{TestStore, backends_at};
-use ondol_types::event::REPOSITORY_DELETED;
+use ondol_store::{ForgetProject, Forgotten};
 use ondol_types::{
     Classified, Clock, ErrorKind, ManualClock, ModelName, NoCrash, Problem, ProjectName, RunId,
     Timestamp, TokenId,
@@ -628,48 +628,54 @@ async fn models_go_with_their_project_and_their_bytes_with_them() {
         fixture.clock.advance(far);
         let report = blobs.gc(&owners, Duration::from_secs(3_600)).await.unwrap();
         assert_eq!((report.marked, report.removed), (1, 0), "owned bytes stay");
-        let project = fixture.project.clone();
-        fixture
-            .test
-            .store
+        let project = &fixture.project;
+        let store = &fixture.test.store;
+        let hold = store
             .write::<_, ondol_store::StoreError, _>(|tx| {
-                let event = NewEvent::new(REPOSITORY_DELETED, "iris").project(&project);
-                Box::pin(async move { tx.append(event).await.map(|_| ()) })
+                Box::pin(async move {
+                    tx.hold_project(project, 1, "kim").await?;
+                    Ok(tx.project_hold(project).await?.unwrap())
+                })
             })
             .await
             .unwrap();
-        fixture.clock.advance(Duration::from_secs(1));
-        // A project of the same name, made since, keeps its own.
         let dir = fixture.folder("later", &[("m", "later")]);
-        let new = NewVersion {
+        let new = || NewVersion {
             model: "second".parse().unwrap(),
             ..fixture.new_version(None, &[])
         };
-        fixture
-            .models
-            .register(&fixture.ctx, new, &dir)
+        let late = fixture.models.register(&fixture.ctx, new(), &dir).await;
+        assert_eq!(late.unwrap_err().code(), "store.project.deleting");
+        for _ in 0..2 {
+            let forgotten = fixture.models.forget(&hold).await.unwrap();
+            assert_eq!(forgotten, Forgotten::Entirely);
+        }
+        let list = async || {
+            let found = fixture
+                .models
+                .models(&fixture.ctx, &fixture.project, "", 10)
+                .await
+                .unwrap();
+            found
+                .iter()
+                .map(|model| model.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list().await, [""; 0], "{}", fixture.test.name);
+        store
+            .write::<_, ondol_store::StoreError, _>(|tx| Box::pin(tx.release_project(&hold)))
             .await
             .unwrap();
+        // A project of the same name begins with version 1 and keeps its own.
+        let second = fixture
+            .models
+            .register(&fixture.ctx, new(), &dir)
+            .await
+            .unwrap();
+        assert_eq!(second.version, 1);
         let housekeeping = Housekeeping::new(fixture.models.clone(), Arc::new(InUse::default()));
-        assert_eq!(housekeeping.tick().await.unwrap().changed, 1);
-        let left = fixture
-            .models
-            .models(&fixture.ctx, &fixture.project, "", 10)
-            .await
-            .unwrap();
-        assert_eq!(
-            left.iter()
-                .map(|model| model.name.as_str())
-                .collect::<Vec<_>>(),
-            ["second"],
-            "{}",
-            fixture.test.name
-        );
-        assert_eq!(
-            housekeeping.tick().await.unwrap().changed,
-            0,
-            "the cursor moved"
-        );
+        assert_eq!(housekeeping.tick().await.unwrap().changed, 0);
+        assert_eq!(list().await, ["second"]);
         fixture.clock.advance(far);
         let report = blobs.gc(&owners, Duration::from_secs(3_600)).await.unwrap();
         assert_eq!((report.marked, report.removed), (1, 1), "unowned bytes go");

@@ -10,7 +10,8 @@ use ondol_store::{Migration, StoreError, Tx, params};
 
 pub(crate) use list::{ListQuery, list_runs};
 pub(crate) use prune::{
-    Expired, expired_by_age, expired_by_count, forget_project, forget_run, forgotten, projects,
+    Expired, expired_by_age, expired_by_count, finished_of, forget_project, forget_run, forgotten,
+    has_dirty_runs, projects,
 };
 pub(crate) use report::{load_reports, save_report};
 pub(crate) use run::{

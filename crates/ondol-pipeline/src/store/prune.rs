@@ -89,7 +89,7 @@ pub(crate) async fn expired_by_age(
     with_steps(tx, rows).await
 }
 
-/// Clean runs of projects that were deleted.
+/// Clean runs of projects that an older version saw deleted: it marked them by their place.
 pub(crate) async fn forgotten(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<Expired>, StoreError> {
     let rows = tx
         .fetch_all(
@@ -98,17 +98,46 @@ pub(crate) async fn forgotten(tx: &mut Tx<'_>, limit: u32) -> Result<Vec<Expired
             params![limit],
         )
         .await?;
-    let expired = with_steps(tx, rows).await?;
-    Ok(expired)
+    with_steps(tx, rows).await
 }
 
-/// Marks all runs that a project has now as those of a deleted one.
+/// Clean, finished runs of a project, oldest first.
+pub(crate) async fn finished_of(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    limit: u32,
+) -> Result<Vec<Expired>, StoreError> {
+    let rows = tx
+        .fetch_all(
+            "SELECT id FROM run WHERE project = $1 AND state = 'finished' AND dirty = 0 ORDER BY seq LIMIT $2",
+            params![project, limit],
+        )
+        .await?;
+    with_steps(tx, rows).await
+}
+
+/// Whether a finished run of a project still has its workspace.
+pub(crate) async fn has_dirty_runs(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+) -> Result<bool, StoreError> {
+    Ok(tx
+        .fetch_optional(
+            "SELECT id FROM run WHERE project = $1 AND state = 'finished' AND dirty = 1 LIMIT 1",
+            params![project],
+        )
+        .await?
+        .is_some())
+}
+
+/// Forgets a project without runs: its runs are numbered from 1 again.
 pub(crate) async fn forget_project(
     tx: &mut Tx<'_>,
     project: &ProjectName,
 ) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE run_project SET forget_seq = (SELECT seq FROM run_head WHERE id = 1) WHERE project = $1",
+        "DELETE FROM run_project WHERE project = $1
+         AND NOT EXISTS (SELECT 1 FROM run WHERE run.project = run_project.project)",
         params![project],
     )
     .await?;

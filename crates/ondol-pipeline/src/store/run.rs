@@ -59,7 +59,11 @@ pub(crate) struct NewRun {
 }
 
 /// Makes a queued run with the next number of its project.
+///
+/// # Errors
+/// [`StoreError::ProjectHeld`] when the project is being deleted.
 pub(crate) async fn insert_run(tx: &mut Tx<'_>, new: NewRun) -> Result<Run, StoreError> {
+    tx.admit_project(&new.project).await?;
     let seq: i64 = tx
         .fetch_one(
             "UPDATE run_head SET seq = seq + 1 WHERE id = 1 RETURNING seq",

@@ -84,6 +84,11 @@ impl Caches {
         }
     }
 
+    /// The folder of all of them.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn tools(&self) -> PathBuf {
         self.root.join("tools")
     }

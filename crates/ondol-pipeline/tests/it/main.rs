@@ -3,6 +3,7 @@
 
 mod crash;
 mod engine;
+mod forget;
 mod runs;
 mod service;
 mod training;

@@ -18,7 +18,7 @@ use ondol_pipeline::{
 };
 use ondol_store::events::{Event, EventFilter, NewEvent};
 use ondol_store::testing::TestStore;
-use ondol_store::{Store, StoreError};
+use ondol_store::{ProjectHold, Store, StoreError};
 use ondol_types::event::{self, DatasetCommitted, PushReceived};
 use ondol_types::{
     CommitId, CrashPoints, DatasetName, ErrorKind, ModelName, NoCrash, Problem, ProjectName,
@@ -368,10 +368,28 @@ impl World {
         .await;
     }
 
-    pub(crate) async fn delete_project(&self, project: &str) {
-        let project: ProjectName = name(project);
-        self.append(NewEvent::new(event::REPOSITORY_DELETED, &project).project(&project))
-            .await;
+    /// Deletes a project as the room that knows projects does: the event, and the name held.
+    pub(crate) async fn delete_project(&self, project: &str) -> ProjectHold {
+        let project: &ProjectName = &name(project);
+        self.store
+            .write::<_, StoreError, _>(|tx| {
+                Box::pin(async move {
+                    let deleted = NewEvent::new(event::REPOSITORY_DELETED, project);
+                    let (_, seq) = tx.append(deleted.project(project)).await?;
+                    tx.hold_project(project, seq, "bob").await?;
+                    Ok(tx.project_hold(project).await?.unwrap())
+                })
+            })
+            .await
+            .unwrap()
+    }
+
+    /// Gives the name of a deleted project back.
+    pub(crate) async fn release_project(&self, hold: &ProjectHold) {
+        self.store
+            .write::<_, StoreError, _>(|tx| Box::pin(tx.release_project(hold)))
+            .await
+            .unwrap();
     }
 
     /// One tick of the loops but retention; true when there is more to do at once.

@@ -16,7 +16,7 @@ use ondol_auth::{Action, Ctx, Denied};
 use ondol_store::blobs::Blobs;
 use ondol_store::events::NewEvent;
 use ondol_store::{Store, StoreError};
-use ondol_types::{Digest, ProjectName, Timestamp};
+use ondol_types::{Digest, Timestamp};
 
 use crate::Config;
 use crate::error::RegistryError;
@@ -126,6 +126,14 @@ impl RegistryService {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+
     /// Appends an event of the builder.
     pub(crate) async fn record(&self, event: NewEvent) -> Result<(), RegistryError> {
         Ok(self
@@ -167,22 +175,6 @@ impl RegistryService {
             found = found.or(Some(repository));
         }
         Ok(found)
-    }
-
-    /// The project's rows go; bytes go with the next collection.
-    ///
-    /// # Errors
-    /// Only those of the store and of permission.
-    pub async fn delete_project(
-        &self,
-        ctx: &Ctx,
-        project: &ProjectName,
-    ) -> Result<(), RegistryError> {
-        ctx.require(Action::DeleteProject, project)?;
-        Ok(self
-            .store
-            .write::<_, StoreError, _>(|tx| Box::pin(store::delete_project(tx, project)))
-            .await?)
     }
 
     /// Digests that the registry holds, after `after` in text order: its part of the mark.

@@ -47,6 +47,11 @@ impl RegistryService {
         algorithm: Algorithm,
     ) -> Result<UploadId, RegistryError> {
         self.authorize(ctx, Action::Push, repository)?;
+        if let Some(project) = repository.project() {
+            self.store
+                .read::<_, StoreError, _>(|tx| Box::pin(tx.admit_project(project)))
+                .await?;
+        }
         let id = UploadId::generate(&*ctx.clock);
         self.make_room().await?;
         let file = file_name(&id, repository, algorithm);

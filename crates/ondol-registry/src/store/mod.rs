@@ -106,12 +106,21 @@ fn sql(tail: &str) -> ondol_store::AssertSqlSafe<String> {
     ondol_store::AssertSqlSafe(format!("{MANIFEST_COLUMNS} {tail}"))
 }
 
+/// Refuses rows of a project that is being deleted.
+async fn admit(tx: &mut Tx<'_>, repository: &Repository) -> Result<(), StoreError> {
+    match repository.project() {
+        Some(project) => tx.admit_project(project).await,
+        None => Ok(()),
+    }
+}
+
 pub(crate) async fn link_blob(
     tx: &mut Tx<'_>,
     repository: &Repository,
     digest: &Digest,
     size: u64,
 ) -> Result<(), StoreError> {
+    admit(tx, repository).await?;
     let now = tx.now();
     tx.execute(
         "INSERT INTO registry_blob (repository, digest, size, linked_at) VALUES ($1, $2, $3, $4)
@@ -234,6 +243,7 @@ pub(crate) async fn insert_manifest(
     repository: &Repository,
     new: &NewManifest<'_>,
 ) -> Result<(), StoreError> {
+    admit(tx, repository).await?;
     let now = tx.now();
     tx.execute(
         "INSERT INTO registry_manifest (repository, digest, media_type, artifact_type, subject, annotations, size, pushed_at, used_at)

@@ -4,6 +4,7 @@
 mod clients;
 mod collection;
 mod conformance;
+mod deletion;
 mod images;
 mod lists;
 mod protocol;

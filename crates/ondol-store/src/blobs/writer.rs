@@ -153,6 +153,7 @@ impl BlobWriter {
             Ok(Blob {
                 digest,
                 size: self.size,
+            })
         })
     }
 }

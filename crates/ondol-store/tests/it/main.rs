@@ -1,5 +1,8 @@
 //! The store on both engines.
 
+mod archive;
+mod hold;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -509,7 +509,6 @@ fn damage_something(data: &Path) -> String {
 }
 
 #[test]
-#[ignore = "open: rooms do not yet forget everything of a deleted project"]
 fn a_deleted_project_leaves_nothing_to_the_next_of_its_name() {
     let platform = Platform::start();
     let project = platform.new_project("model", "iris");

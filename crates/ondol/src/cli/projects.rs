@@ -1,5 +1,7 @@
 //! `ondol projects`.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::client::{Api, encode};
@@ -9,7 +11,7 @@ use crate::output;
 /// List, create and delete projects.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ondol projects\n  ondol projects create shop\n  ondol projects delete shop --yes"
+    after_help = "Examples:\n  ondol projects\n  ondol projects create shop\n  ondol projects delete shop --yes\n  ondol projects delete shop --yes --no-wait"
 )]
 pub(crate) struct Projects {
     #[command(subcommand)]
@@ -25,13 +27,17 @@ enum ProjectsCommand {
         /// Its name: a DNS label.
         name: String,
     },
-    /// Delete a project with its repository, releases, data and models.
+    /// Delete a project with its repository, releases, data and models, and wait until its name
+    /// is free again.
     Delete {
         /// Its name.
         name: String,
         /// Really do it.
         #[arg(long)]
         yes: bool,
+        /// Do not wait until every part of it is gone.
+        #[arg(long)]
+        no_wait: bool,
     },
 }
 
@@ -67,7 +73,7 @@ impl Projects {
                     ));
                 }
             }
-            ProjectsCommand::Delete { name, yes } => {
+            ProjectsCommand::Delete { name, yes, no_wait } => {
                 let name = crate::project::parse(&name)?;
                 if !yes {
                     return Err(Failure::usage(format!(
@@ -75,11 +81,49 @@ impl Projects {
                     ))
                     .hint("add --yes to do it"));
                 }
-                api.delete(&format!("/projects/{}", encode(name.as_str())))
-                    .await?;
-                output::note(format!("{name} is deleted"));
+                let path = format!("/projects/{}", encode(name.as_str()));
+                let deletion = api.delete(&path).await?;
+                if no_wait {
+                    if output::style().json {
+                        output::json(&deletion);
+                    } else {
+                        output::note(format!(
+                            "{name} is being deleted; its name is free when all of it is gone"
+                        ));
+                    }
+                } else {
+                    wait_until_gone(api, &path).await?;
+                    output::note(format!("{name} is deleted"));
+                }
             }
         }
         Ok(Exit::Success)
+    }
+}
+
+/// Waits until nothing is left of a project, telling what it waits for whenever that changes.
+async fn wait_until_gone(api: &Api, path: &str) -> Outcome<()> {
+    let mut told = String::new();
+    let mut pause = Duration::from_millis(50);
+    loop {
+        let deletion = match api.get(&format!("{path}/deletion")).await {
+            Ok(deletion) => deletion,
+            // A token that opened this project alone ends with it.
+            Err(failure) if matches!(failure.exit, Exit::NotFound | Exit::Denied) => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let remains: Vec<&str> = deletion["remains"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|what| what.as_str())
+            .collect();
+        let remains = remains.join("; ");
+        if !remains.is_empty() && remains != told {
+            output::note(format!("waiting: {remains}"));
+            told = remains;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }

@@ -36,6 +36,15 @@ pub(crate) struct Serve {
     /// A JSON file with the registry's retention, upstreams and private registries.
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
+    /// Days that events stay in the database before they move into the archive.
+    #[arg(long, default_value_t = 30, value_name = "DAYS")]
+    pub(crate) events_keep_days: u32,
+    /// The most events in the database; older ones move into the archive before their time.
+    #[arg(long, default_value_t = 500_000, value_name = "COUNT")]
+    pub(crate) events_max_rows: u64,
+    /// The most MiB of archived events; the oldest are given up first.
+    #[arg(long, default_value_t = 2_048, value_name = "MIB")]
+    pub(crate) events_archive_mib: u64,
     /// End the process with SIGKILL at this crash point (for the kill harness).
     #[arg(long, hide = true)]
     pub(crate) crash_at: Option<String>,

@@ -10,19 +10,20 @@ use ondol_background::{Activator, Background, Reconciler, Report};
 use ondol_data::{Collector, DataService, DatasetOwner, ExpiredPushes};
 use ondol_deploy::Deploy;
 use ondol_gateway::{GatewayControl, KeeperClient, KeeperSpawn};
-use ondol_git::{Git, HookServer, MaintenanceReconciler, RefsReconciler};
+use ondol_git::{DeletionReconciler, Git, HookServer, MaintenanceReconciler, RefsReconciler};
 use ondol_ml::tracking::{Tracking, TrackingConfig, TrackingHousekeeping};
 use ondol_ml::{Models, ModelsConfig};
 use ondol_pipeline::Pipeline;
 use ondol_registry::{RegistryService, Retention};
 use ondol_store::blobs::{BlobOwner, Blobs};
-use ondol_store::{Migration, Store};
+use ondol_store::events::{EventArchive, EventLog};
+use ondol_store::{ForgetProject, Migration, Store};
 use ondol_telemetry::{EngineLogs, Logs, Metrics};
 use ondol_types::Problem;
 use ondol_workload::{Engine, ProcessEngine};
 use tokio_util::sync::CancellationToken;
 
-use super::adapters::{actions, code, doors, models, progress, retention, tracking, traffic};
+use super::adapters::{actions, code, doors, log, models, progress, retention, tracking, traffic};
 use super::{Settings, http, metrics};
 use crate::error::Outcome;
 
@@ -58,7 +59,6 @@ pub(super) struct Platform {
     pub(super) stopping: CancellationToken,
     background: Background,
     loops: Vec<(Arc<dyn Reconciler>, Activator)>,
-    followers: Vec<Activator>,
     deploy: Deploy,
     pipeline: Pipeline,
     door: Router,
@@ -75,13 +75,6 @@ impl Platform {
             self.background.spawn(reconciler, activator);
         }
         self.deploy.spawn(&self.background);
-        // Rooms that follow the log without a signal of their own.
-        let (mut appended, followers) = (self.store.appended(), self.followers.clone());
-        tokio::spawn(self.stopping.clone().run_until_cancelled_owned(async move {
-            while appended.changed().await.is_ok() {
-                followers.iter().for_each(Activator::wake);
-            }
-        }));
         let (pipeline, stop) = (self.pipeline.clone(), self.stopping.clone());
         tokio::spawn(async move { pipeline.listen(stop).await });
     }
@@ -244,7 +237,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         store: store.clone(),
         engine: engine.clone(),
         clock: clock.clone(),
-        crash,
+        crash: crash.clone(),
         sources: Arc::new(code::GitSources(git.clone())),
         specs: Arc::new(code::FileSpecs),
         training: known,
@@ -269,14 +262,31 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         deploy: deploy.service(),
         clock: clock.clone(),
     });
+    let archive = EventArchive::new(
+        store.clone(),
+        blobs.clone(),
+        log::followers(pipeline.clone(), deploy.service()),
+        crash,
+        settings.events,
+    );
     let owners: Vec<Arc<dyn BlobOwner>> = vec![
+        Arc::new(archive.clone()),
         Arc::new(registry.clone()),
         Arc::new(DatasetOwner::new(store.clone(), blobs.clone())),
         Arc::new(model_registry.clone()),
         Arc::new(experiments.clone()),
     ];
-    let (sweeping, modelling) = (Activator::new(), Activator::new());
-    let binning = Activator::new();
+    // What runs first, what it made afterwards, who may do what last.
+    let housekeeping = ondol_auth::Housekeeping::new(tokens.clone(), secrets.clone());
+    let forgetting: Vec<Arc<dyn ForgetProject>> = vec![
+        Arc::new(pipeline.clone()),
+        Arc::new(deploy.service()),
+        Arc::new(model_registry.clone()),
+        Arc::new(experiments.clone()),
+        Arc::new(datasets.clone()),
+        Arc::new(registry.clone()),
+        Arc::new(housekeeping.clone()),
+    ];
     let loops: Vec<(Arc<dyn Reconciler>, Activator)> = vec![
         (Arc::new(RefsReconciler::new(git.clone())), git.activator()),
         (
@@ -289,11 +299,22 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         ),
         (Arc::new(KeeperAlive(spawn)), Activator::new()),
         (
+            Arc::new(DeletionReconciler::new(git.clone(), forgetting)),
+            git.deletions(),
+        ),
+        (Arc::new(log::Archiving(archive.clone())), Activator::new()),
+        (Arc::new(log::Verification(archive)), Activator::new()),
+        (
             Arc::new(ExpiredPushes::new(store.clone())),
             Activator::new(),
         ),
         (
-            Arc::new(Collector::new(blobs, owners, COLLECT_EVERY, COLLECT_AFTER)),
+            Arc::new(Collector::new(
+                blobs.clone(),
+                owners,
+                COLLECT_EVERY,
+                COLLECT_AFTER,
+            )),
             Activator::new(),
         ),
         (
@@ -301,22 +322,13 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
                 model_registry.clone(),
                 releases.clone(),
             )),
-            modelling.clone(),
+            Activator::new(),
         ),
         (
-            Arc::new(TrackingHousekeeping::new(
-                experiments.clone(),
-                store.clone(),
-            )),
-            binning.clone(),
+            Arc::new(TrackingHousekeeping::new(experiments.clone())),
+            Activator::new(),
         ),
-        (
-            Arc::new(Sweep(ondol_auth::Housekeeping::new(
-                tokens.clone(),
-                secrets.clone(),
-            ))),
-            sweeping.clone(),
-        ),
+        (Arc::new(Sweep(housekeeping)), Activator::new()),
     ];
 
     let counted = Metrics::default();
@@ -328,6 +340,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     let rooms = Rooms {
         clock: clock.clone(),
         store: store.clone(),
+        events: EventLog::new(store.clone(), blobs),
         authenticator: authenticator.clone(),
         tokens: tokens.clone(),
         secrets,
@@ -339,11 +352,6 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         models: model_registry,
         logs: Logs::new(Arc::new(EngineLogs::new(engine.clone()))),
         engine: engine.clone(),
-        deletion: Arc::new(retention::Deletion {
-            deploy: deploy.service(),
-            git: git.clone(),
-            registry: registry.clone(),
-        }),
         places: places.clone(),
         stopping: stopping.clone(),
     };
@@ -378,7 +386,6 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         stopping,
         background,
         loops,
-        followers: vec![sweeping, modelling, binning],
         deploy,
         pipeline,
         door: http::router(door, routers),
@@ -433,7 +440,7 @@ impl Reconciler for Sweep {
     async fn tick(&self) -> Result<Report, Problem> {
         let swept = self.0.sweep().await?;
         Ok(Report {
-            changed: swept.pruned + swept.projects + swept.rewrapped,
+            changed: swept.pruned + swept.rewrapped,
             more: swept.more,
             ..Report::default()
         })

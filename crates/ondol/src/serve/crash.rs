@@ -12,6 +12,7 @@ pub(crate) const CRASH_POINTS: &[&[&str]] = &[
     ondol_pipeline::CRASH_POINTS,
     ondol_deploy::CRASH_POINTS,
     ondol_ml::CRASH_POINTS,
+    ondol_store::events::CRASH_POINTS,
     &OTHERS,
 ];
 

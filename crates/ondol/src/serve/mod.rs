@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ondol_store::DataDir;
+use ondol_store::events::ArchiveConfig;
 use ondol_types::{Clock, CrashPoints, SystemClock};
 
 use crate::cli::Serve;
@@ -37,6 +38,7 @@ pub(super) struct Settings {
     pub(super) database: Option<String>,
     pub(super) hosts: Vec<String>,
     pub(super) registry: ondol_registry::Config,
+    pub(super) events: ArchiveConfig,
     pub(super) program: PathBuf,
     pub(super) program_path: String,
     pub(super) tool_variables: BTreeMap<String, String>,
@@ -75,6 +77,12 @@ pub(crate) fn main(command: Serve, environment: Environment) -> Outcome<Exit> {
         database: command.database,
         hosts: command.host,
         registry: registry_file::read(command.registry.as_deref())?,
+        events: ArchiveConfig {
+            keep: Duration::from_secs(u64::from(command.events_keep_days) * 24 * 3_600),
+            max_rows: command.events_max_rows,
+            max_bytes: command.events_archive_mib.saturating_mul(1 << 20),
+            ..ArchiveConfig::default()
+        },
         program: std::env::current_exe().map_err(Failure::io("find this program"))?,
         program_path: environment.program_path(),
         tool_variables: environment.tool_variables(),

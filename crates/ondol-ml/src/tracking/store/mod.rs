@@ -345,27 +345,6 @@ async fn next_number(tx: &mut Tx<'_>, name: &str) -> Result<i64, StoreError> {
     row.get("value")
 }
 
-/// How far a follower of the platform's log has read.
-pub(super) async fn cursor(tx: &mut Tx<'_>, name: &str) -> Result<i64, StoreError> {
-    let row = tx
-        .fetch_optional(
-            "SELECT value FROM tracking_counter WHERE name = $1",
-            params![name],
-        )
-        .await?;
-    row.map_or(Ok(0), |row| row.get("value"))
-}
-
-pub(super) async fn set_cursor(tx: &mut Tx<'_>, name: &str, value: i64) -> Result<(), StoreError> {
-    tx.execute(
-        "INSERT INTO tracking_counter (name, value) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        params![name, value],
-    )
-    .await?;
-    Ok(())
-}
-
 fn scope_of(row: &Row, column: &str) -> Result<super::model::Scope, StoreError> {
     let text: String = row.get(column)?;
     super::model::Scope::from_column(&text).map_err(|problem| StoreError::Column {

@@ -3,8 +3,7 @@
 use ondol_background::Reconciler;
 use ondol_ml::tracking::TrackingHousekeeping;
 use ondol_store::blobs::BlobOwner;
-use ondol_store::events::NewEvent;
-use ondol_types::event::REPOSITORY_DELETED;
+use ondol_store::{ForgetProject, Forgotten, ProjectHold};
 
 use super::*;
 
@@ -175,7 +174,7 @@ async fn the_bin_is_emptied_after_its_time() {
         world
             .post("iris", "runs/delete", json!({ "run_id": deleted }))
             .await;
-        let keeping = TrackingHousekeeping::new(world.tracking.clone(), world.test.store.clone());
+        let keeping = TrackingHousekeeping::new(world.tracking.clone());
         keeping.tick().await.unwrap();
         world
             .get("iris", &format!("runs/get?run_id={deleted}"))
@@ -241,18 +240,17 @@ async fn what_belonged_to_a_deleted_project_goes() {
         world
             .post("iris", "registered-models/create", json!({ "name": "m" }))
             .await;
-        let project: ProjectName = "iris".parse().unwrap();
-        let deleted = &project;
-        world
-            .test
-            .store
-            .write::<_, ondol_store::StoreError, _>(|tx| {
-                let event = NewEvent::new(REPOSITORY_DELETED, deleted).project(deleted);
-                Box::pin(async move { tx.append(event).await })
-            })
-            .await
-            .unwrap();
-        let keeping = TrackingHousekeeping::new(world.tracking.clone(), world.test.store.clone());
+        let hold = ProjectHold {
+            name: "iris".parse().unwrap(),
+            seq: 1,
+            by: "kim".to_owned(),
+            since: world.clock.now(),
+        };
+        for _ in 0..2 {
+            let forgotten = world.tracking.forget(&hold).await.unwrap();
+            assert_eq!(forgotten, Forgotten::Entirely);
+        }
+        let keeping = TrackingHousekeeping::new(world.tracking.clone());
         keeping.tick().await.unwrap();
         for who in ["iris", "admin"] {
             assert_eq!(

@@ -19,6 +19,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "pipeline.prune.",
         "only runs beyond the retention are pruned",
     ),
+    (
+        "store.archive.",
+        "only events beyond their retention are archived",
+    ),
     ("gateway.", "these places are in the gateway's process"),
 ];
 

@@ -13,6 +13,8 @@ use crate::fixtures::{push_live, small_app, small_yaml};
 fn usual(point: &str) -> bool {
     let special = [
         "git.project.",
+        "pipeline.forget.",
+        "deploy.forget.",
         "deploy.fail.",
         "deploy.shift.",
         "workload.settle.",
@@ -123,7 +125,6 @@ fn a_canary_survives_death() {
 }
 
 #[test]
-#[ignore = "open: rooms do not yet forget everything of a deleted project"]
 fn a_project_is_made_and_deleted_over_deaths() {
     for point in [
         "git.project.before-repository",
@@ -159,31 +160,48 @@ fn a_project_is_made_and_deleted_over_deaths() {
 
     let mut platform = Platform::start();
     let project = small_app(&platform, "mayfly", "", "");
-    push_live(&platform, &project);
-    platform.kill9();
-    assert!(platform.crash_at("git.project.before-trash"));
-    let delete = platform.cli(&["projects", "delete", "mayfly", "--yes"], project.dir());
-    assert!(
-        platform.wait_for_end(PATIENCE).is_some(),
-        "git.project.before-trash was not met: {}",
-        delete.text()
-    );
-    platform.restart();
-    // Asked for once more, it ends where it stopped: there is no such project.
-    let again = platform.cli(&["projects", "delete", "mayfly", "--yes"], project.dir());
-    assert!(matches!(again.code, 0 | 4), "{}", again.text());
-    eventually("nothing of the project answers or runs", PATIENCE, || {
-        let gone = platform
-            .app("mayfly", "/version")
-            .is_ok_and(|answer| answer.status == 404);
-        gone && !platform.processes().iter().any(|process| {
-            process
-                .arguments
-                .iter()
-                .any(|argument| argument == "app.py")
-        })
-    });
-    assert_eq!(platform.api("GET", "/projects/mayfly", None).status, 404);
+    let points = [
+        "git.project.before-trash",
+        "git.project.after-trash",
+        "pipeline.forget.after-runs",
+        "git.project.between-rooms",
+        "deploy.forget.drained",
+        "deploy.forget.removed",
+        "git.project.before-release",
+        "git.project.after-release",
+    ];
+    for point in chosen(points.map(str::to_owned).to_vec(), 3) {
+        push_live(&platform, &project);
+        assert_eq!(platform.runs("mayfly").len(), 1, "{point}");
+        assert_eq!(platform.current_release("mayfly")["number"], 1, "{point}");
+        platform.kill9();
+        assert!(platform.crash_at(&point));
+        let delete = platform.cli(&["projects", "delete", "mayfly", "--yes"], project.dir());
+        assert!(
+            platform.wait_for_end(PATIENCE).is_some(),
+            "{point} was not met: {}",
+            delete.text()
+        );
+        platform.restart();
+        // Asked for once more, it ends where it stopped: there is no such project.
+        let again = platform.cli(&["projects", "delete", "mayfly", "--yes"], project.dir());
+        assert!(matches!(again.code, 0 | 4), "{point}: {}", again.text());
+        eventually("nothing of the project answers or runs", PATIENCE, || {
+            let gone = platform
+                .app("mayfly", "/version")
+                .is_ok_and(|answer| answer.status == 404);
+            gone && !platform.processes().iter().any(|process| {
+                process
+                    .arguments
+                    .iter()
+                    .any(|argument| argument == "app.py")
+            })
+        });
+        assert_eq!(platform.api("GET", "/projects/mayfly", None).status, 404);
+        let deletion = platform.api("GET", "/projects/mayfly/deletion", None);
+        assert_eq!(deletion.status, 404, "{point}: it is over");
+        remark(format!("{point}: died"));
+    }
     // The name is free again, and nothing of the first one comes back with it.
     push_live(&platform, &project);
     assert_eq!(platform.runs("mayfly").len(), 1);

@@ -4,6 +4,7 @@
 pub(super) mod actions;
 pub(super) mod code;
 pub(super) mod doors;
+pub(super) mod log;
 pub(super) mod models;
 pub(super) mod progress;
 pub(super) mod retention;

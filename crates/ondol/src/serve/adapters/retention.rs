@@ -1,4 +1,4 @@
-//! What releases need, told to those who would clean it away; and the end of a project.
+//! What releases need, told to those who would clean it away.
 
 use std::sync::Arc;
 
@@ -59,23 +59,5 @@ impl ondol_ml::VersionsInUse for Releases {
             }
         }
         Ok(found)
-    }
-}
-
-/// The end of a project: what serves first, then the repository, whose deletion the other rooms
-/// follow in the log, then what the registry holds of it.
-pub(in crate::serve) struct Deletion {
-    pub(in crate::serve) deploy: DeployService,
-    pub(in crate::serve) git: ondol_git::Git,
-    pub(in crate::serve) registry: ondol_registry::RegistryService,
-}
-
-#[async_trait]
-impl ondol_api::DeleteProject for Deletion {
-    async fn delete(&self, ctx: &Ctx, project: &ProjectName) -> Result<(), Problem> {
-        self.deploy.remove_project(ctx, project).await?;
-        self.registry.delete_project(ctx, project).await?;
-        self.git.delete_project(ctx, project).await?;
-        Ok(())
     }
 }

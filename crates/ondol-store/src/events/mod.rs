@@ -5,6 +5,16 @@
 //! transaction locks, so commits are visible in `seq` order and a cursor never skips. Facts that
 //! CDEvents has no type for are custom events (`dev.cdeventsx.ondol-…`) whose payload stands in
 //! `subject.content`; what a standard type does not provide for stands in `customData`.
+//!
+//! Old events leave the table for the [`EventArchive`] when every follower has passed them;
+//! [`EventLog`] reads both as one. Followers read the table alone, with [`Tx::events_after`].
+
+mod archive;
+mod log;
+pub(crate) mod rows;
+mod segment;
+#[cfg(test)]
+mod tests;
 
 use ondol_types::event::EventType;
 use ondol_types::{EventId, ProjectName, Timestamp};
@@ -15,6 +25,9 @@ use utoipa::ToSchema;
 use crate::db::{Migration, Row, Tx};
 use crate::error::StoreError;
 use crate::params;
+
+pub use archive::{ArchiveConfig, Archived, CRASH_POINTS, EventArchive, EventFollower, Verified};
+pub use log::{EventLog, EventPage};
 
 pub(crate) const MIGRATION: Migration = Migration {
     number: 1,
@@ -196,6 +209,32 @@ pub struct EventFilter {
     pub subject: Option<String>,
 }
 
+impl EventFilter {
+    /// The prefix of types without what a pattern of SQL would read otherwise.
+    fn plain_prefix(&self) -> Option<String> {
+        let prefix = self.type_prefix.as_deref()?;
+        let plain = |c: &char| !matches!(c, '%' | '_' | '\\');
+        Some(prefix.chars().filter(plain).collect())
+    }
+
+    /// Whether an event is one of these.
+    pub fn matches(&self, event: &Event) -> bool {
+        let same = |wanted: &Option<String>, found: &str| {
+            wanted
+                .as_deref()
+                .is_none_or(|wanted| wanted.is_empty() || wanted == found)
+        };
+        self.project
+            .as_ref()
+            .is_none_or(|project| event.project.as_ref() == Some(project))
+            && self
+                .plain_prefix()
+                .is_none_or(|prefix| event.event_type.starts_with(&prefix))
+            && same(&self.chain, &event.chain)
+            && same(&self.subject, &event.subject)
+    }
+}
+
 impl Tx<'_> {
     /// Appends an event to the log and returns its id and place. It becomes visible when the
     /// transaction commits. An event without a chain begins one, named by its own id.
@@ -288,15 +327,8 @@ impl Tx<'_> {
 
 fn filter_params(cursor: i64, filter: &EventFilter, limit: u32) -> Vec<crate::db::Value> {
     let escaped = filter
-        .type_prefix
-        .as_deref()
-        .map_or(String::new(), |prefix| {
-            let plain: String = prefix
-                .chars()
-                .filter(|c| !matches!(c, '%' | '_' | '\\'))
-                .collect();
-            format!("{plain}%")
-        });
+        .plain_prefix()
+        .map_or_else(String::new, |prefix| format!("{prefix}%"));
     params![
         cursor,
         filter
