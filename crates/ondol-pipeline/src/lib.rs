@@ -3,10 +3,10 @@
 mod error;
 mod events;
 mod follow;
+mod forget;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
-mod forget;
 mod junit;
 mod log;
 mod logs;

@@ -16,7 +16,9 @@ pub fn manifest(data: &[u8]) {
         if let Ok(repository) = text.parse::<Repository>() {
             assert_eq!(repository.to_string(), text);
             assert!(!text.contains("..") && !text.starts_with(['/', '-']));
-            assert_eq!(text.split('/').next(), Some(repository.project().as_str()));
+            if let Some(project) = repository.project() {
+                assert_eq!(text.split('/').next(), Some(project.as_str()));
+            }
         }
         if let Ok(reference) = text.parse::<Reference>() {
             assert_eq!(reference.to_string(), text);

@@ -2,10 +2,10 @@
 
 mod config;
 mod error;
+mod forget;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
-mod forget;
 pub mod http;
 pub mod image;
 mod model;

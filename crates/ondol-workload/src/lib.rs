@@ -8,10 +8,10 @@ pub mod conformance;
 pub mod container;
 pub mod engine;
 mod error;
+mod fleet;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
-mod fleet;
 mod home;
 pub mod listening;
 pub mod log;

@@ -438,7 +438,7 @@ async fn a_deleted_project_leaves_no_data_and_no_open_push() {
         let late = world.push_files(&[("a.txt", "two")]).await.unwrap_err();
         assert_eq!(late.code, "store.project.deleting");
         for _ in 0..2 {
-            let forgotten = world.service.forget(&hold).await.unwrap();
+            let forgotten = ForgetProject::forget(&world.service, &hold).await.unwrap();
             assert_eq!(forgotten, Forgotten::Entirely);
         }
         for table in [

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ondol_background::{Reconciler, Report};
-use ondol_store::{ForgetProject, Forgotten, ProjectHold};
 use ondol_store::blobs::{BlobOwner, Marks};
+use ondol_store::{ForgetProject, Forgotten, ProjectHold};
 use ondol_types::Problem;
 
 use super::Tracking;
