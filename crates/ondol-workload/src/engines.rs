@@ -91,7 +91,8 @@ impl Engines {
         incarnation: u64,
     ) -> Result<(), EngineError> {
         match other.observe(id).await? {
-            None => Ok(()),
+            // A start that was refused may have left a directory, by which a workload is found.
+            None => other.remove(id).await,
             Some(seen) if seen.state.exit().is_none() => Err(EngineError::Running {
                 id: *id,
                 incarnation: seen.incarnation,
