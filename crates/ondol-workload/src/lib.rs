@@ -7,6 +7,7 @@ mod check;
 pub mod conformance;
 pub mod container;
 pub mod engine;
+mod engines;
 mod error;
 mod fleet;
 #[cfg(any(test, fuzzing))]
@@ -27,6 +28,7 @@ mod wire;
 pub use cgroup::CgroupPreference;
 pub use container::{ContainerConfig, ContainerEngine, ContainerSpec};
 pub use engine::{Engine, LogLines};
+pub use engines::Engines;
 pub use error::EngineError;
 pub use mask::Masker;
 pub use model::{

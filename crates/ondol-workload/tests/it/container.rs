@@ -339,3 +339,29 @@ async fn an_engine_says_what_it_can_do() {
     );
     assert!(container.address.ends_with("podman.sock"), "{container:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_engines_are_one_and_a_workload_can_move_between_incarnations() {
+    let Some(setup) = Setup::new() else { return };
+    let processes = crate::Setup::new(ondol_workload::CgroupPreference::Auto);
+    let contained = setup.bench().await;
+    let engines = ondol_workload::Engines::new(processes.engine().await, Some(setup.engine().await));
+    let mut changes = engines.changes();
+    let bench = Bench::new(engines.clone());
+    let mut spec = contained.script("test -e /etc/nsswitch.conf && grep -c . /etc/nsswitch.conf");
+    assert!(bench.run(&spec).await.success());
+    assert_eq!(bench.stdout(&spec.id).await, "1", "the image's file has one line");
+    assert_eq!(engines.log_dir(&spec.id), setup.workloads().join(spec.id.to_string()).join("log").canonicalize().unwrap());
+    spec.incarnation = 2;
+    spec.container = None;
+    assert!(bench.run(&spec).await.success());
+    let listed = bench.engine.list().await.unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed[0].incarnation, 2);
+    spec.incarnation = 1;
+    spec.container = contained.script("").container;
+    let error = bench.engine.start(spec).await.unwrap_err();
+    assert!(matches!(error, EngineError::Stale { asked: 1, known: 2, .. }), "{error:?}");
+    assert!(changes.has_changed().unwrap() && *changes.borrow_and_update() >= 2);
+    assert!(engines.capabilities().await.container.is_some());
+}
