@@ -3,6 +3,8 @@
 mod error;
 mod logs;
 mod metrics;
+pub mod promql;
+pub mod series;
 
 pub use error::TelemetryError;
 pub use logs::{EngineLogs, LogEntry, LogSearch, LogSource, Logs, Source, Stream};

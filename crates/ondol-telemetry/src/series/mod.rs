@@ -1,0 +1,25 @@
+//! The vocabulary of time series: what a series is called, what it holds, how it is chosen and
+//! how a store hands it out.
+//!
+//! The query language reads series through [`SeriesSource`] and nothing else, so that a mutable
+//! head, compressed blocks and a remote store look the same to it. Nothing here knows about
+//! queries.
+//!
+//! - [`Labels`]: an interned, sorted label set. A label with an empty value is an absent label.
+//! - [`Samples`]: the samples of one series in columns; floats and native histograms apart.
+//! - [`Histogram`]: a native histogram, exponential (schemas −4 to 8) or with custom bounds.
+//! - [`Matcher`]: one condition on a label.
+//! - [`SeriesSource`], [`SeriesSet`]: how a store is read.
+
+pub mod histogram;
+mod labels;
+mod matcher;
+mod samples;
+mod source;
+
+pub use histogram::{Bucket, Buckets, CounterReset, Histogram, Span};
+pub use labels::{Interner, Label, Labels, LabelsBuilder, METRIC_NAME, valid_metric_name};
+pub(crate) use matcher::anchored;
+pub use matcher::{Matcher, MatcherError, Operation};
+pub use samples::{FloatColumn, HistogramColumn, STALE_NAN, Samples, is_stale_nan};
+pub use source::{Hints, SeriesSet, SeriesSource, SourceError};

@@ -1,0 +1,5 @@
+//! The query language on the test files of Prometheus, and the parser on anything.
+
+mod limits;
+mod parser;
+mod promqltest;
