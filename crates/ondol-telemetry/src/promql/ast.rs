@@ -468,10 +468,9 @@ impl Expr {
     #[must_use]
     pub fn children(&self) -> Vec<&Self> {
         match self {
-            Self::Number { .. }
-            | Self::String { .. }
-            | Self::Selector(_)
-            | Self::Matrix { .. } => Vec::new(),
+            Self::Number { .. } | Self::String { .. } | Self::Selector(_) | Self::Matrix { .. } => {
+                Vec::new()
+            }
             Self::Subquery { expr, .. } | Self::Unary { expr, .. } | Self::Paren { expr, .. } => {
                 vec![expr]
             }

@@ -130,10 +130,12 @@ impl QueryError {
 
 impl Classified for QueryError {
     fn kind(&self) -> ErrorKind {
-        match self.query_kind() {
-            QueryErrorKind::BadData | QueryErrorKind::Execution => ErrorKind::InvalidInput,
-            QueryErrorKind::Timeout | QueryErrorKind::Canceled => ErrorKind::Unavailable,
-            QueryErrorKind::Internal => ErrorKind::Internal,
+        match self {
+            Self::Parse(_) | Self::Parameter { .. } | Self::Execution(_) => ErrorKind::InvalidInput,
+            Self::Limit { .. } | Self::Source(SourceError::Limited(_)) => ErrorKind::TooLarge,
+            Self::Timeout(_) => ErrorKind::Timeout,
+            Self::Canceled(_) => ErrorKind::Cancelled,
+            Self::Source(SourceError::Failed(_)) => ErrorKind::Unavailable,
         }
     }
 

@@ -9,9 +9,8 @@ pub struct Function {
     pub name: &'static str,
     /// The types of its arguments.
     pub args: &'static [ValueType],
-    /// How many arguments of the last type may be left out (below zero: none, and any number more
-    /// of them may follow; the absolute value says how many of the listed ones are optional,
-    /// counted from one).
+    /// How often the last argument may be given: 0 for exactly once, `n` for up to `n` times,
+    /// below zero for any number of times.
     pub variadic: i8,
     /// What it results in.
     pub returns: ValueType,
@@ -23,11 +22,7 @@ impl Function {
     /// The fewest arguments it takes.
     #[must_use]
     pub fn min_args(&self) -> usize {
-        match self.variadic {
-            0 => self.args.len(),
-            optional if optional > 0 => self.args.len() - 1,
-            _ => self.args.len() - 1,
-        }
+        self.args.len() - usize::from(self.variadic != 0)
     }
 
     /// The most arguments it takes, when there is a most.
@@ -201,7 +196,10 @@ mod tests {
     #[test]
     fn the_table_is_sorted_so_that_each_is_found() {
         for function in all() {
-            assert_eq!(find(function.name).map(|found| found.name), Some(function.name));
+            assert_eq!(
+                find(function.name).map(|found| found.name),
+                Some(function.name)
+            );
         }
         assert!(find("holt_winters").is_none());
     }

@@ -207,7 +207,10 @@ mod tests {
         };
         let mut out = String::new();
         write_data(&answer, &mut out);
-        assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
+        assert!(
+            serde_json::from_str::<serde_json::Value>(&out).is_ok(),
+            "{out}"
+        );
         out
     }
 

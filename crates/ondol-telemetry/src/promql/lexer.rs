@@ -207,7 +207,9 @@ impl Lexer<'_> {
         if bytes.get(end) == Some(&b'.') {
             end = digits(end + 1, u8::is_ascii_digit);
         }
-        if bytes.get(end).is_some_and(|b| b.eq_ignore_ascii_case(&b'e'))
+        if bytes
+            .get(end)
+            .is_some_and(|b| b.eq_ignore_ascii_case(&b'e'))
             && exponent_follows(bytes, end)
         {
             end += 1;
@@ -375,7 +377,7 @@ pub(crate) fn format_duration(milliseconds: i64) -> String {
         let length = length as u64;
         // Years and weeks are used only where nothing is left over, because they read badly
         // beside smaller units.
-        if matches!(name, "y" | "w") && rest % length != 0 {
+        if matches!(name, "y" | "w") && !rest.is_multiple_of(length) {
             continue;
         }
         if rest >= length {

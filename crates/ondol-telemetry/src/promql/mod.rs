@@ -11,8 +11,8 @@
 //! Nothing here knows about HTTP, and every query ends: at its deadline, at its cancellation, or
 //! at one of the ceilings in [`Config`], with an error that names what was too large.
 
-pub mod ast;
 mod annotations;
+pub mod ast;
 mod engine;
 mod error;
 mod eval;

@@ -1,50 +1,21 @@
 //! Writes a syntax tree as a query that reads as the same tree, on one line or on many.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 
-use super::ast::{
-    At, Cardinality, Duration, Expr, Extension, Matching, VectorSelector,
-};
+use super::ast::{At, Cardinality, Duration, Expr, Extension, Matching, VectorSelector};
 use super::float::format_float;
 use super::lexer::format_duration;
-use crate::series::{METRIC_NAME, Operation};
-
-/// A text as the language quotes it.
-struct Text<'a>(&'a str);
-
-impl Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for character in self.0.chars() {
-            match character {
-                '"' => f.write_str("\\\"")?,
-                '\\' => f.write_str("\\\\")?,
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                other if (other as u32) < 0x20 || other as u32 == 0x7f => {
-                    write!(f, "\\x{:02x}", other as u32)?;
-                }
-                other => f.write_char(other)?,
-            }
-        }
-        f.write_char('"')
-    }
-}
+use crate::series::{METRIC_NAME, Operation, Quoted, valid_label_name};
 
 /// A name in a list of labels, quoted when it has to be.
 struct Name<'a>(&'a str);
 
 impl Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = !self.0.is_empty()
-            && self.0.bytes().enumerate().all(|(at, byte)| {
-                byte == b'_' || byte.is_ascii_alphabetic() || (at > 0 && byte.is_ascii_digit())
-            });
-        if plain {
+        if valid_label_name(self.0) {
             f.write_str(self.0)
         } else {
-            Text(self.0).fmt(f)
+            Quoted(self.0).fmt(f)
         }
     }
 }
@@ -209,7 +180,7 @@ impl Display for Expr {
             } => seconds(f, *value, *duration),
             Self::String { value, invalid, .. } => match invalid {
                 Some(shown) => f.write_str(shown),
-                None => Text(value).fmt(f),
+                None => Quoted(value).fmt(f),
             },
             Self::Selector(selector) => selector.fmt(f),
             Self::Matrix {
@@ -369,10 +340,7 @@ fn write_pretty(expr: &Expr, level: usize, text: &mut String) {
             write_pretty(expr, level, &mut inner);
             text.push_str(inner.trim_start());
         }
-        Expr::Subquery {
-            expr: inner,
-            ..
-        } => {
+        Expr::Subquery { expr: inner, .. } => {
             write_pretty(inner, level, text);
             // What follows the inner expression is the same on one line and on many.
             text.push_str(&line[inner.to_string().len()..]);

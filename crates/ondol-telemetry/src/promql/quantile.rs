@@ -44,7 +44,10 @@ const SMALL_DELTA: f64 = 1e-12;
 /// Sorts buckets and adds up those with equal bounds. Empty unless the last one is infinite.
 fn ordered(mut buckets: Vec<ClassicBucket>) -> Vec<ClassicBucket> {
     buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
-    if buckets.last().is_none_or(|last| last.upper != f64::INFINITY) {
+    if buckets
+        .last()
+        .is_none_or(|last| last.upper != f64::INFINITY)
+    {
         return Vec::new();
     }
     let mut merged: Vec<ClassicBucket> = Vec::with_capacity(buckets.len());
@@ -110,8 +113,10 @@ pub(super) fn bucket_quantile(q: f64, buckets: Vec<ClassicBucket>) -> (f64, Opti
         return (f64::NAN, forced);
     }
     let mut rank = q * observations;
-    // Not a search in a sorted list where counts are NaN: the first that is large enough.
-    let at = buckets[..last].partition_point(|bucket| !(bucket.count >= rank));
+    let at = buckets[..last]
+        .iter()
+        .position(|bucket| bucket.count >= rank)
+        .unwrap_or(last);
     if at == last {
         return (buckets[last - 1].upper, forced);
     }
@@ -167,7 +172,8 @@ pub(super) fn bucket_fraction(lower: f64, upper: f64, buckets: Vec<ClassicBucket
         rank = bucket.count;
         below = bucket.upper;
     }
-    let [lower, upper] = ranks.map(|rank| rank.filter(|rank| !(*rank > count)).unwrap_or(count));
+    let [lower, upper] =
+        ranks.map(|rank| rank.map_or(count, |rank| if rank > count { count } else { rank }));
     (upper - lower) / count
 }
 
@@ -176,10 +182,7 @@ pub(super) type Note = fn(&str) -> Remark<'_>;
 
 /// With observations on one side of zero only, those in the zero bucket are on that side too.
 fn lean_to_one_side(histogram: &Histogram, bucket: &mut Bucket) {
-    match (
-        histogram.negative.is_empty(),
-        histogram.positive.is_empty(),
-    ) {
+    match (histogram.negative.is_empty(), histogram.positive.is_empty()) {
         (true, false) => bucket.lower = 0.0,
         (false, true) => bucket.upper = 0.0,
         _ => {}
@@ -203,7 +206,11 @@ pub(super) fn histogram_quantile(q: f64, histogram: &Histogram) -> (f64, Option<
     let mut buckets = histogram.all_buckets();
     // Observations that are NaN are in the count and in no bucket; they count as the highest.
     let forward = has_nan || q < 0.5;
-    let mut rank = if forward { q * total } else { (1.0 - q) * total };
+    let mut rank = if forward {
+        q * total
+    } else {
+        (1.0 - q) * total
+    };
     if !forward {
         buckets.reverse();
     }
@@ -307,8 +314,7 @@ pub(super) fn histogram_fraction(
                     if bucket.lower == f64::NEG_INFINITY {
                         bucket.count
                     } else {
-                        rank + bucket.count * (value - bucket.lower)
-                            / (bucket.upper - bucket.lower)
+                        rank + bucket.count * (value - bucket.lower) / (bucket.upper - bucket.lower)
                     }
                 } else {
                     let low = bucket.lower.abs().log2();
@@ -333,6 +339,7 @@ pub(super) fn histogram_fraction(
             note = Some(|name| Remark::FractionNan(name));
         }
     }
-    let [lower, upper] = ranks.map(|rank| rank.filter(|rank| !(*rank > count)).unwrap_or(count));
+    let [lower, upper] =
+        ranks.map(|rank| rank.map_or(count, |rank| if rank > count { count } else { rank }));
     ((upper - lower) / histogram.count, note)
 }

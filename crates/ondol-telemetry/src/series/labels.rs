@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use super::matcher::Quoted;
+
 /// The label that holds the name of the metric.
 pub const METRIC_NAME: &str = "__name__";
 
@@ -135,9 +137,9 @@ impl fmt::Display for Labels {
             if valid_label_name(&label.name) {
                 f.write_str(&label.name)?;
             } else {
-                write!(f, "{:?}", label.name)?;
+                write!(f, "{}", Quoted(&label.name))?;
             }
-            write!(f, "={:?}", label.value)?;
+            write!(f, "={}", Quoted(&label.value))?;
         }
         f.write_str("}")
     }

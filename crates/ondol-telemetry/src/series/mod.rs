@@ -18,8 +18,9 @@ mod samples;
 mod source;
 
 pub use histogram::{Bucket, Buckets, CounterReset, Histogram, Span};
+pub(crate) use labels::valid_label_name;
 pub use labels::{Interner, Label, Labels, LabelsBuilder, METRIC_NAME, valid_metric_name};
-pub(crate) use matcher::anchored;
 pub use matcher::{Matcher, MatcherError, Operation};
+pub(crate) use matcher::{Quoted, anchored};
 pub use samples::{FloatColumn, HistogramColumn, STALE_NAN, Samples, is_stale_nan};
 pub use source::{Hints, SeriesSet, SeriesSource, SourceError};

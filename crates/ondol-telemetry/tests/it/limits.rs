@@ -83,7 +83,9 @@ fn too_many_samples_name_the_selector() {
     let error = instant(&tight, &STORE, "1 + sum(rate(many_total[1h]))").unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("selector many_total") && text.contains("1000") && text.contains("max_samples"),
+        text.contains("selector many_total")
+            && text.contains("1000")
+            && text.contains("max_samples"),
         "{text}"
     );
     assert_eq!(error.query_kind(), QueryErrorKind::Execution);
@@ -103,7 +105,11 @@ fn too_many_series_name_the_selector() {
         seconds: 10,
     };
     let error = instant(&engine(|_| {}), &many, "count(many_total)").unwrap_err();
-    assert!(error.to_string().contains("many_total needs more than 50 series"));
+    assert!(
+        error
+            .to_string()
+            .contains("many_total needs more than 50 series")
+    );
 }
 
 #[test]
@@ -135,7 +141,11 @@ fn a_deadline_and_a_cancellation_end_a_query() {
 
 #[test]
 fn a_store_that_fails_is_not_the_fault_of_the_query() {
-    let error = instant(&engine(|_| {}), &STORE, "broken{x=\"broken\"} or {y=\"broken\"}");
+    let error = instant(
+        &engine(|_| {}),
+        &STORE,
+        "broken{x=\"broken\"} or {y=\"broken\"}",
+    );
     assert_eq!(error.unwrap_err().query_kind(), QueryErrorKind::Internal);
 }
 
@@ -196,7 +206,10 @@ fn long_stretches_result_in_what_short_ones_do() {
                 let Some(ondol_telemetry::promql::Number::Float(anew)) = anew else {
                     panic!("a number");
                 };
-                assert!((slid - anew).abs() <= 1e-9 * anew.abs().max(1.0), "{function}");
+                assert!(
+                    (slid - anew).abs() <= 1e-9 * anew.abs().max(1.0),
+                    "{function}"
+                );
             }
         }
     }

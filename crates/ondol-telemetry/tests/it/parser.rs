@@ -158,7 +158,12 @@ fn size_and_depth_are_bounded() {
         assert!(error.message.contains("at most"), "{error}");
     }
     let long = format!("up{{job=\"{}\"}}", "x".repeat(limits.length));
-    assert!(parse(&long, limits).expect_err("too long").message.contains("bytes"));
+    assert!(
+        parse(&long, limits)
+            .expect_err("too long")
+            .message
+            .contains("bytes")
+    );
     let deep = "(".repeat(limits.depth - 2) + "x" + &")".repeat(limits.depth - 2);
     assert!(parse(&deep, limits).is_ok());
 }
@@ -191,8 +196,23 @@ fn expression() -> impl Strategy<Value = String> {
             (
                 inner.clone(),
                 prop::sample::select(vec![
-                    "+", "-", "*", "/", "%", "^", "==", "!= bool", "<", ">= on (x)", "and", "or",
-                    "unless ignoring (y)", "atan2", "* on (x) group_left (y)", "</", "+ fill (0)",
+                    "+",
+                    "-",
+                    "*",
+                    "/",
+                    "%",
+                    "^",
+                    "==",
+                    "!= bool",
+                    "<",
+                    ">= on (x)",
+                    "and",
+                    "or",
+                    "unless ignoring (y)",
+                    "atan2",
+                    "* on (x) group_left (y)",
+                    "</",
+                    "+ fill (0)",
                 ]),
                 inner.clone()
             )

@@ -46,7 +46,13 @@ fn missing(arg: &Expr, present: &[bool]) -> Vec<Column> {
         drop_name: false,
         cells: present
             .iter()
-            .map(|&present| if present { Cell::Empty } else { Cell::Float(1.0) })
+            .map(|&present| {
+                if present {
+                    Cell::Empty
+                } else {
+                    Cell::Float(1.0)
+                }
+            })
             .collect(),
     };
     if column.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::super::annotations::Remark;
 use super::super::ast::{AggregateOp, Expr, Range};
-use super::over_time::{HistogramMean, Mean, Spread};
+use super::mean::{HistogramMean, Mean, Spread};
 use super::sliding::Extreme;
 use super::{Cell, Column, Evaluator, Grid, Result, misplaced};
 use crate::series::histogram::{Kahan, Sum};
@@ -226,10 +226,8 @@ impl<'a> Evaluator<'a> {
             (AggregateOp::Count, State::Count(count)) => *count += 1.0,
             (AggregateOp::Count, _) => *state = State::Count(1.0),
             (AggregateOp::Sum | AggregateOp::Avg, State::Empty) => {
-                *state = State::Histograms(Box::new(Histograms::new(
-                    histogram,
-                    op == AggregateOp::Avg,
-                )));
+                *state =
+                    State::Histograms(Box::new(Histograms::new(histogram, op == AggregateOp::Avg)));
             }
             (AggregateOp::Sum | AggregateOp::Avg, State::Histograms(histograms)) => {
                 histograms.note(histogram);

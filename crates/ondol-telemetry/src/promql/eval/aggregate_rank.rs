@@ -163,8 +163,7 @@ impl Evaluator<'_> {
                         (a_nan, b_nan) => a_nan.cmp(&b_nan),
                     }
                 });
-                let chosen: Vec<usize> =
-                    ranked.iter().take(k).map(|&(_, place)| place).collect();
+                let chosen: Vec<usize> = ranked.iter().take(k).map(|&(_, place)| place).collect();
                 for &place in &group.places {
                     if !chosen.contains(&place) {
                         columns[place].cells[at] = Cell::Empty;
@@ -291,8 +290,7 @@ fn limit(
                     // each time, and those of `r` and `r - 1` are together all of them.
                     let position = columns[place].labels.hash64() as f64 / u64::MAX as f64;
                     let ratio = param.clamp(-1.0, 1.0);
-                    (ratio >= 0.0 && position < ratio)
-                        || (ratio < 0.0 && position >= 1.0 + ratio)
+                    (ratio >= 0.0 && position < ratio) || (ratio < 0.0 && position >= 1.0 + ratio)
                 };
                 if !keep {
                     columns[place].cells[at] = Cell::Empty;

@@ -5,11 +5,13 @@ use super::super::ast::{Expr, Extension, Range, ValueType};
 use super::super::error::QueryError;
 use super::super::functions::Function;
 use super::over_time::{
-    Edge, ExtremeOverTime, MedianDeviation, QuantileOverTime, Regression, Smoothing, Steps,
-    SumOverTime, TimeOfExtreme, VarianceOverTime,
+    Edge, ExtremeOverTime, MedianDeviation, QuantileOverTime, SumOverTime, TimeOfExtreme,
+    VarianceOverTime,
 };
 use super::rate::{Instant, Rate};
 use super::select::Take;
+use super::steps::Steps;
+use super::trend::{Regression, Smoothing};
 use super::window::Rolling;
 use super::{Cell, Column, Evaluator, Grid, Result, Sink, dates, histogram_fn, labels_fn, text};
 use crate::series::Labels;
@@ -175,7 +177,11 @@ impl<'a> Evaluator<'a> {
                 self.map_floats(vector, grid, sink, &|_, value| dates::part(name, value))
             }
             "vector" => {
-                let cells = self.scalar(vector, grid)?.into_iter().map(Cell::Float).collect();
+                let cells = self
+                    .scalar(vector, grid)?
+                    .into_iter()
+                    .map(Cell::Float)
+                    .collect();
                 sink(
                     self,
                     Column {
@@ -300,9 +306,8 @@ impl<'a> Evaluator<'a> {
         self.each(&args[0], grid, &mut |evaluator, mut column| {
             for (cell, &(low, high)) in column.cells.iter_mut().zip(&bounds) {
                 *cell = match cell {
-                    Cell::Float(value) if !(high < low) => {
-                        Cell::Float(max(low, min(high, *value)))
-                    }
+                    Cell::Float(_) if high < low => Cell::Empty,
+                    Cell::Float(value) => Cell::Float(max(low, min(high, *value))),
                     _ => Cell::Empty,
                 };
             }
@@ -374,13 +379,7 @@ impl<'a> Evaluator<'a> {
         result
     }
 
-    fn sort(
-        &mut self,
-        name: &str,
-        args: &[Expr],
-        range: Range,
-        grid: Grid,
-    ) -> Result<Vec<Column>> {
+    fn sort(&mut self, name: &str, args: &[Expr], range: Range, grid: Grid) -> Result<Vec<Column>> {
         if self.times.start != self.times.end {
             self.remark(Remark::SortInRange, range);
         }

@@ -77,11 +77,15 @@ impl Evaluator<'_> {
         for question in &questions {
             for source in &sources {
                 self.tick()?;
-                self.answer_question(question, source, &columns, vector.range(), grid, &mut results);
+                self.answer_question(
+                    question,
+                    source,
+                    &columns,
+                    vector.range(),
+                    grid,
+                    &mut results,
+                );
             }
-        }
-        if self.config.delayed_name_removal {
-            return merge(results);
         }
         merge(results)
     }
@@ -150,10 +154,12 @@ impl Evaluator<'_> {
         // The label that says which quantile it is changes with the quantile.
         let mut named: HashMap<String, Vec<Cell>> = HashMap::new();
         for at in 0..grid.len {
-            let native = source.native.and_then(|place| match &columns[place].cells[at] {
-                Cell::Histogram(histogram) => Some(histogram.clone()),
-                _ => None,
-            });
+            let native = source
+                .native
+                .and_then(|place| match &columns[place].cells[at] {
+                    Cell::Histogram(histogram) => Some(histogram.clone()),
+                    _ => None,
+                });
             let buckets: Vec<ClassicBucket> = source
                 .classic
                 .iter()
@@ -249,9 +255,7 @@ fn classic_answer(
 ) -> (f64, Option<Forced>) {
     match question {
         Question::Quantile(quantiles, _) => bucket_quantile(quantiles[at], buckets),
-        Question::Fraction(lower, upper) => {
-            (bucket_fraction(lower[at], upper[at], buckets), None)
-        }
+        Question::Fraction(lower, upper) => (bucket_fraction(lower[at], upper[at], buckets), None),
     }
 }
 

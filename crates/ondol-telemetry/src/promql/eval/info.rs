@@ -14,6 +14,7 @@ use crate::series::{Labels, LabelsBuilder, METRIC_NAME, Matcher, Operation};
 
 const IDENTITY: [&str; 2] = ["instance", "job"];
 const DEFAULT: &str = "target_info";
+const ANY: &str = ".+_info";
 
 impl Evaluator<'_> {
     pub(super) fn info(&mut self, args: &[Expr], grid: Grid) -> Result<Vec<Column>> {
@@ -31,6 +32,13 @@ impl Evaluator<'_> {
             .collect();
         if names.is_empty() {
             names.push(Matcher::equal(METRIC_NAME, DEFAULT));
+        }
+        let positive =
+            |matcher: &Matcher| matches!(matcher.operation, Operation::Equal | Operation::Regex);
+        if !names.iter().any(positive) {
+            // What is only said not to be meant leaves all other info metrics.
+            let any = Matcher::new(METRIC_NAME, Operation::Regex, ANY);
+            names.extend(any.ok());
         }
         let data: Vec<&Matcher> = asked
             .iter()
@@ -87,7 +95,7 @@ impl Evaluator<'_> {
         grid: Grid,
     ) -> Result<Infos> {
         let mut infos = Infos::default();
-        let identities: HashSet<Vec<(String, String)>> = base
+        let identities: HashSet<Identity> = base
             .iter()
             .filter(|column| !is_info(column))
             .map(|column| identity_of(&column.labels))
@@ -109,8 +117,7 @@ impl Evaluator<'_> {
                 .iter()
                 .all(|identity| identity.iter().any(|pair| pair.0 == label));
             if everywhere && values.len() <= 100 {
-                let mut values: Vec<String> =
-                    values.into_iter().map(regex::escape).collect();
+                let mut values: Vec<String> = values.into_iter().map(regex::escape).collect();
                 values.sort();
                 let pattern = values.join("|");
                 if let Ok(matcher) = Matcher::new(label, Operation::Regex, &pattern) {
@@ -131,28 +138,33 @@ impl Evaluator<'_> {
         for time in grid.times() {
             let mut reference = time;
             for (at, offset) in &path {
-                reference = self.reference(*at, reference) - self.offset(*offset, Range::default())?;
+                reference = self.reference(*at, reference) - self.offset(*offset)?;
             }
             times.push(reference);
         }
-        self.select_at(&selector, &times, Take::Milliseconds, &mut |evaluator, column| {
-            let identity = identity_of(&column.labels);
-            if !identities.contains(&identity) {
-                return Ok(());
-            }
-            if column
-                .cells
-                .iter()
-                .any(|cell| matches!(cell, Cell::Histogram(_)))
-            {
-                return Err(QueryError::Execution(
-                    "info sample should be float".to_owned(),
-                ));
-            }
-            evaluator.charge(column.weight(), &|| "info series".to_owned())?;
-            infos.add(identity, column);
-            Ok(())
-        })?;
+        self.select_at(
+            &selector,
+            &times,
+            Take::Milliseconds,
+            &mut |evaluator, column| {
+                let identity = identity_of(&column.labels);
+                if !identities.contains(&identity) {
+                    return Ok(());
+                }
+                if column
+                    .cells
+                    .iter()
+                    .any(|cell| matches!(cell, Cell::Histogram(_)))
+                {
+                    return Err(QueryError::Execution(
+                        "info sample should be float".to_owned(),
+                    ));
+                }
+                evaluator.charge(column.weight(), &|| "info series".to_owned())?;
+                infos.add(identity, column);
+                Ok(())
+            },
+        )?;
         Ok(infos)
     }
 }
@@ -186,7 +198,7 @@ fn collect_modifiers<'e>(
     false
 }
 
-fn identity_of(labels: &Labels) -> Vec<(String, String)> {
+fn identity_of(labels: &Labels) -> Identity {
     IDENTITY
         .iter()
         .filter(|label| labels.has(label))
@@ -194,14 +206,17 @@ fn identity_of(labels: &Labels) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The identifying labels that a series has.
+type Identity = Vec<(String, String)>;
+
 /// Info series by identity and by the name of the info metric.
 #[derive(Default)]
 struct Infos {
-    series: HashMap<Vec<(String, String)>, BTreeMap<String, Vec<Column>>>,
+    series: HashMap<Identity, BTreeMap<String, Vec<Column>>>,
 }
 
 impl Infos {
-    fn add(&mut self, identity: Vec<(String, String)>, column: Column) {
+    fn add(&mut self, identity: Identity, column: Column) {
         self.series
             .entry(identity)
             .or_default()

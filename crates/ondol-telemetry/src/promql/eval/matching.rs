@@ -72,6 +72,7 @@ impl Evaluator<'_> {
             Ok(left)
                 if left.is_empty()
                     && matching.fill_left.is_none()
+                    && matching.fill_right.is_none()
                     && *op != BinaryOp::Or =>
             {
                 self.vector(rhs, grid).map(|_| Vec::new())
@@ -110,11 +111,14 @@ impl Evaluator<'_> {
         };
         let (op, return_bool, range) = (*op, *return_bool, *range);
         let swapped = matching.cardinality == Cardinality::OneToMany;
-        let (many, one, fill_many, fill_one) = if swapped {
-            (right, left, matching.fill_right, matching.fill_left)
+        let (many, one) = if swapped {
+            (right, left)
         } else {
-            (left, right, matching.fill_left, matching.fill_right)
+            (left, right)
         };
+        // Prometheus fills by the number of series, not by the side: with `group_right`,
+        // `fill_left` is about the many, which are on the right.
+        let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let mut results = Results {
             places: HashMap::new(),
             columns: Vec::new(),
@@ -161,10 +165,10 @@ impl Evaluator<'_> {
                 };
                 for place in filled_many {
                     let fill = |value: Option<f64>| value.map_or(Cell::Empty, Cell::Float);
-                    let many_cell =
-                        place.map_or_else(|| fill(fill_many), |place| many[place].cells[at].clone());
-                    let one_cell = single
-                        .map_or_else(|| fill(fill_one), |place| one[place].cells[at].clone());
+                    let many_cell = place
+                        .map_or_else(|| fill(fill_many), |place| many[place].cells[at].clone());
+                    let one_cell =
+                        single.map_or_else(|| fill(fill_one), |place| one[place].cells[at].clone());
                     let outcome = if swapped {
                         self.pair(op, &one_cell, &many_cell, range)
                     } else {
@@ -204,12 +208,7 @@ impl Evaluator<'_> {
 ///
 /// # Errors
 /// There are two.
-fn the_one(
-    pairing: &Pairing,
-    one: &[Column],
-    at: usize,
-    swapped: bool,
-) -> Result<Option<usize>> {
+fn the_one(pairing: &Pairing, one: &[Column], at: usize, swapped: bool) -> Result<Option<usize>> {
     let mut found = pairing
         .one
         .iter()
@@ -299,7 +298,9 @@ fn keep_where(
         let others = counterparts.get(&signature(&column.labels, matching));
         for (at, cell) in column.cells.iter_mut().enumerate() {
             let there = others.is_some_and(|others| {
-                others.iter().any(|&other| !right[other].cells[at].is_empty())
+                others
+                    .iter()
+                    .any(|&other| !right[other].cells[at].is_empty())
             });
             if there != wanted {
                 *cell = Cell::Empty;
@@ -326,7 +327,10 @@ fn add_where_missing(
     for column in &mut right {
         if let Some(others) = counterparts.get(&signature(&column.labels, matching)) {
             for (at, cell) in column.cells.iter_mut().enumerate() {
-                if others.iter().any(|&other| !left[other].cells[at].is_empty()) {
+                if others
+                    .iter()
+                    .any(|&other| !left[other].cells[at].is_empty())
+                {
                     *cell = Cell::Empty;
                 }
             }

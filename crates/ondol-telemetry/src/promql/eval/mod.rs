@@ -13,21 +13,23 @@ mod aggregate;
 mod aggregate_rank;
 mod binary;
 mod call;
+mod column;
 mod dates;
 mod histogram_fn;
 mod info;
 mod labels_fn;
 mod matching;
+mod mean;
 mod over_time;
 mod rate;
 mod rate_extended;
 mod select;
 mod sliding;
+mod steps;
 mod subquery;
+mod trend;
 mod window;
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::annotations::{Annotations, Remark};
@@ -35,10 +37,10 @@ use super::ast::{At, BinaryOp, Duration, Expr, Range, ValueType};
 use super::engine::{Cancel, Config};
 use super::error::QueryError;
 use super::value::{Answer, Number, Series as ResultSeries, Value, VectorSample};
-use crate::series::{Histogram, Labels, SeriesSource};
+use crate::series::{Labels, SeriesSource};
 
-/// Labels that describe the metric, not the thing that is measured.
-const METADATA: [&str; 3] = ["__name__", "__type__", "__unit__"];
+pub(super) use column::Grid;
+use column::{Cell, Column, METADATA, broadcast, merge, same_labelset, without_metadata};
 
 /// The times a query was asked for, in milliseconds; the step of an instant query is 0.
 #[derive(Clone, Copy, Debug)]
@@ -46,94 +48,6 @@ pub(super) struct Times {
     pub(super) start: i64,
     pub(super) end: i64,
     pub(super) step: i64,
-}
-
-/// The times at which an expression is evaluated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Grid {
-    start: i64,
-    step: i64,
-    len: usize,
-}
-
-impl Grid {
-    pub(super) fn single(time: i64) -> Self {
-        Self {
-            start: time,
-            step: 1,
-            len: 1,
-        }
-    }
-
-    /// Times from `start` up to `end`; none when `end` is earlier.
-    pub(super) fn new(start: i64, end: i64, step: i64) -> Self {
-        let step = step.max(1);
-        Self {
-            start,
-            step,
-            len: if end < start {
-                0
-            } else {
-                ((end - start) / step + 1) as usize
-            },
-        }
-    }
-
-    fn time(&self, at: usize) -> i64 {
-        self.start + self.step * at as i64
-    }
-
-
-    fn times(&self) -> impl Iterator<Item = i64> + use<> {
-        let grid = *self;
-        (0..grid.len).map(move |at| grid.time(at))
-    }
-}
-
-/// What a series is at one time.
-#[derive(Clone, Debug, Default)]
-enum Cell {
-    #[default]
-    Empty,
-    Float(f64),
-    Histogram(Arc<Histogram>),
-}
-
-impl Cell {
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-
-    fn histogram(histogram: Histogram) -> Self {
-        Self::Histogram(Arc::new(histogram))
-    }
-}
-
-/// A series over the grid.
-#[derive(Clone, Debug)]
-struct Column {
-    labels: Labels,
-    /// The name goes at the end of the query.
-    drop_name: bool,
-    cells: Vec<Cell>,
-}
-
-impl Column {
-    fn weight(&self) -> usize {
-        self.cells.len()
-            + self
-                .cells
-                .iter()
-                .map(|cell| match cell {
-                    Cell::Histogram(histogram) => histogram.weight(),
-                    _ => 0,
-                })
-                .sum::<usize>()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.cells.iter().all(Cell::is_empty)
-    }
 }
 
 type Result<T, E = QueryError> = std::result::Result<T, E>;
@@ -185,7 +99,11 @@ impl<'a> Evaluator<'a> {
         let value = match expr.value_type() {
             ValueType::Scalar => Value::Scalar {
                 time,
-                value: self.scalar(expr, grid)?.first().copied().unwrap_or(f64::NAN),
+                value: self
+                    .scalar(expr, grid)?
+                    .first()
+                    .copied()
+                    .unwrap_or(f64::NAN),
             },
             ValueType::String => Value::String {
                 time,
@@ -287,7 +205,10 @@ impl<'a> Evaluator<'a> {
         if self.cancel.is_canceled() {
             return Err(QueryError::Canceled("expression evaluation"));
         }
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
             return Err(QueryError::Timeout("expression evaluation"));
         }
         Ok(())
@@ -341,9 +262,7 @@ impl<'a> Evaluator<'a> {
     fn vector_of(&mut self, expr: &Expr, grid: Grid) -> Result<Vec<Column>> {
         match expr {
             Expr::Paren { expr, .. } => self.vector_of(expr, grid),
-            Expr::Call { .. } | Expr::Selector(_) | Expr::Unary { .. } => {
-                self.collect(expr, grid)
-            }
+            Expr::Call { .. } | Expr::Selector(_) | Expr::Unary { .. } => self.collect(expr, grid),
             Expr::Aggregate { .. } => self.aggregate(expr, grid),
             Expr::Binary { lhs, rhs, .. } => {
                 if lhs.value_type() == ValueType::Scalar || rhs.value_type() == ValueType::Scalar {
@@ -464,11 +383,10 @@ impl<'a> Evaluator<'a> {
     }
 
     /// A duration in milliseconds.
-    fn duration(&self, duration: &Duration, range: Range, positive: bool) -> Result<i64> {
+    fn duration(&self, duration: &Duration, positive: bool) -> Result<i64> {
         let seconds = self.seconds(duration);
-        let _ = range;
         let milliseconds = (seconds * 1000.0).round();
-        if !(milliseconds.abs() < 9e15) {
+        if milliseconds.is_nan() || milliseconds.abs() >= 9e15 {
             return Err(QueryError::Execution(
                 "duration expression is out of range".to_owned(),
             ));
@@ -506,8 +424,8 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn offset(&self, offset: Option<&Duration>, range: Range) -> Result<i64> {
-        offset.map_or(Ok(0), |offset| self.duration(offset, range, false))
+    fn offset(&self, offset: Option<&Duration>) -> Result<i64> {
+        offset.map_or(Ok(0), |offset| self.duration(offset, false))
     }
 
     fn lookback(&self) -> i64 {
@@ -533,56 +451,6 @@ fn number(cell: Cell) -> Option<Number> {
 
 fn misplaced(expr: &Expr) -> QueryError {
     QueryError::Execution(format!("{expr} cannot be evaluated here"))
-}
-
-fn without_metadata(labels: &Labels) -> Labels {
-    labels.without(|name| METADATA.contains(&name))
-}
-
-fn broadcast(columns: Vec<Column>, len: usize) -> Vec<Column> {
-    columns
-        .into_iter()
-        .map(|mut column| {
-            let cell = column.cells.first().cloned().unwrap_or_default();
-            column.cells = vec![cell; len];
-            column
-        })
-        .collect()
-}
-
-fn same_labelset() -> QueryError {
-    QueryError::Execution("vector cannot contain metrics with the same labelset".to_owned())
-}
-
-/// Brings together columns with the same labels.
-///
-/// # Errors
-/// Two of them have a sample at the same time.
-fn merge(columns: Vec<Column>) -> Result<Vec<Column>> {
-    let mut places: HashMap<Labels, usize> = HashMap::with_capacity(columns.len());
-    let mut merged: Vec<Column> = Vec::with_capacity(columns.len());
-    for column in columns {
-        match places.entry(column.labels.clone()) {
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(merged.len());
-                merged.push(column);
-            }
-            std::collections::hash_map::Entry::Occupied(place) => {
-                let into = &mut merged[*place.get()];
-                into.drop_name |= column.drop_name;
-                for (slot, cell) in into.cells.iter_mut().zip(column.cells) {
-                    if cell.is_empty() {
-                        continue;
-                    }
-                    if !slot.is_empty() {
-                        return Err(same_labelset());
-                    }
-                    *slot = cell;
-                }
-            }
-        }
-    }
-    Ok(merged)
 }
 
 /// Functions that depend on the time of the evaluation even when their arguments do not.

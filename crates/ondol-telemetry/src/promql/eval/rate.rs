@@ -14,12 +14,7 @@ use crate::series::histogram::Sum;
 use crate::series::{CounterReset, Histogram};
 
 /// Whether a counter restarted, as far as the times since when it counts tell.
-pub(super) fn restarted(
-    previous_start: i64,
-    previous_time: i64,
-    start: i64,
-    time: i64,
-) -> bool {
+pub(super) fn restarted(previous_start: i64, previous_time: i64, start: i64, time: i64) -> bool {
     if start == 0 || start >= time || start < previous_time {
         return false;
     }
@@ -132,8 +127,7 @@ impl Rate {
         let first = window.histograms.start;
         let points = window.histogram_values();
         let (head, last) = (points.first()?, points.last()?);
-        let is_gauge =
-            |histogram: &Arc<Histogram>| histogram.counter_reset == CounterReset::Gauge;
+        let is_gauge = |histogram: &Arc<Histogram>| histogram.counter_reset == CounterReset::Gauge;
         if self.counter && points.iter().any(is_gauge) {
             remarks.add(Remark::NotCounter(metric));
         }
@@ -352,9 +346,7 @@ impl Rolling for Rate {
         }
         Ok(match change {
             Change::Float(change) => Cell::Float(change * factor),
-            Change::Histogram(Some(difference)) => {
-                Cell::histogram(difference.multiplied(factor))
-            }
+            Change::Histogram(Some(difference)) => Cell::histogram(difference.multiplied(factor)),
             Change::Histogram(None) => Cell::Empty,
         })
     }
@@ -388,7 +380,11 @@ impl Rolling for Instant {
             ));
         }
         last.sort_by_key(|sample| std::cmp::Reverse(sample.0));
-        let [(time, start, now), (previous_time, previous_start, previous), ..] = last.as_slice()
+        let [
+            (time, start, now),
+            (previous_time, previous_start, previous),
+            ..,
+        ] = last.as_slice()
         else {
             return Ok(Cell::Empty);
         };

@@ -118,7 +118,12 @@ fn histograms(
         }
     }
     let mut between = |a: usize, b: usize, time: i64| -> Option<Histogram> {
-        match interpolate((times[a], &values[a]), (times[b], &values[b]), time, counter) {
+        match interpolate(
+            (times[a], &values[a]),
+            (times[b], &values[b]),
+            time,
+            counter,
+        ) {
             Ok((histogram, reconciled)) => {
                 for operation in reconciled {
                     remarks.add(Remark::BoundsReconciled(operation));

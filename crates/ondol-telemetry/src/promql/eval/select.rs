@@ -19,7 +19,7 @@ pub(super) enum Take {
     Time,
     /// When it was taken, in milliseconds.
     Milliseconds,
-    /// Since when it counts, in seconds; nothing when that is unknown.
+    /// Since when it counts, in seconds; 0 when that is unknown.
     Start,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Evaluator<'a> {
         take: Take,
         sink: &mut Sink<'_, 'a>,
     ) -> Result<()> {
-        let offset = self.offset(selector.offset.as_ref(), selector.range)?;
+        let offset = self.offset(selector.offset.as_ref())?;
         let times: Vec<i64> = grid
             .times()
             .map(|time| self.reference(selector.at, time) - offset)
@@ -190,6 +190,13 @@ impl<'a> Evaluator<'a> {
                     None => Cell::Empty,
                     Some(before) if is_stale_nan(values[before].sum) => Cell::Empty,
                     Some(before) => match values.get(next) {
+                        Some(later)
+                            if at[before] != time
+                                && later.is_custom() != values[before].is_custom() =>
+                        {
+                            self.remark(Remark::MixedExponentialCustom(name), range);
+                            Cell::Empty
+                        }
                         Some(later) if at[before] != time && !is_stale_nan(later.sum) => {
                             let counter = later.counter_reset != CounterReset::Gauge
                                 && values[before].counter_reset != CounterReset::Gauge;
@@ -266,17 +273,14 @@ fn detect_resets(samples: &mut Samples) {
             continue;
         }
         let original = std::sync::Arc::clone(value);
-        if value.counter_reset == CounterReset::Unknown {
-            if let Some(previous) = &previous {
-                let reset = original.detects_reset(previous);
-                let mut known = (*original).clone();
-                known.counter_reset = if reset {
-                    CounterReset::Reset
-                } else {
-                    CounterReset::NotReset
-                };
-                *value = std::sync::Arc::new(known);
-            }
+        if let (CounterReset::Unknown, Some(previous)) = (value.counter_reset, &previous) {
+            let mut known = (*original).clone();
+            known.counter_reset = if original.detects_reset(previous) {
+                CounterReset::Reset
+            } else {
+                CounterReset::NotReset
+            };
+            *value = std::sync::Arc::new(known);
         }
         previous = Some(original);
     }
@@ -347,7 +351,6 @@ impl Cursor {
                 Cell::Histogram(_) => cell,
                 _ => Cell::Float(taken as f64),
             },
-            Take::Start if start == 0 => Cell::Empty,
             Take::Start => Cell::Float(start as f64 / 1000.0),
         }
     }

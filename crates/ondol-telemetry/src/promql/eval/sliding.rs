@@ -84,7 +84,8 @@ impl Moments {
         Self {
             count: 1.0,
             mean: value,
-            squares: value - value,
+            // Of what is no finite number the distance from the mean is no number.
+            squares: value * 0.0,
         }
     }
 
@@ -115,7 +116,11 @@ pub(super) struct SortedWindow {
 
 /// NaN before everything else.
 fn key(value: f64) -> f64 {
-    if value.is_nan() { -f64::NAN.abs() } else { value }
+    if value.is_nan() {
+        -f64::NAN.abs()
+    } else {
+        value
+    }
 }
 
 impl SortedWindow {
@@ -128,13 +133,13 @@ impl SortedWindow {
             self.sorted = values[range.clone()].iter().copied().map(key).collect();
             self.sorted.sort_by(f64::total_cmp);
         } else {
-            for at in self.range.end..range.end {
-                let value = key(values[at]);
+            for &value in &values[self.range.end..range.end] {
+                let value = key(value);
                 let place = self.place(value);
                 self.sorted.insert(place, value);
             }
-            for at in self.range.start..range.start {
-                let place = self.place(key(values[at]));
+            for &value in &values[self.range.start..range.start] {
+                let place = self.place(key(value));
                 self.sorted.remove(place);
             }
         }

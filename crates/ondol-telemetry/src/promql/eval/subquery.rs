@@ -1,9 +1,11 @@
 //! Subqueries: an expression evaluated on a grid of its own, whose results are samples.
 
+use std::sync::Arc;
+
 use super::super::ast::Expr;
 use super::window::Stretch;
 use super::{Cell, Evaluator, Grid, Result, misplaced};
-use crate::series::{Labels, Samples};
+use crate::series::{CounterReset, Labels, Samples};
 
 impl Evaluator<'_> {
     /// The series of a subquery whose stretches end between `first` and `last`.
@@ -15,14 +17,11 @@ impl Evaluator<'_> {
         last: i64,
         take: &mut dyn FnMut(&mut Self, Labels, bool, &Samples) -> Result<()>,
     ) -> Result<()> {
-        let Expr::Subquery {
-            expr, step, range, ..
-        } = arg
-        else {
+        let Expr::Subquery { expr, step, .. } = arg else {
             return Err(misplaced(arg));
         };
         let step = match step {
-            Some(step) => self.duration(step, *range, true)?,
+            Some(step) => self.duration(step, true)?,
             None => (self.config.subquery_step.as_millis() as i64).max(1),
         };
         // Evaluations are at multiples of the step, so that they do not depend on when the query
@@ -51,7 +50,17 @@ impl Evaluator<'_> {
                 match cell {
                     Cell::Empty => {}
                     Cell::Float(value) => samples.push_float(grid.time(at), value),
-                    Cell::Histogram(value) => samples.push_histogram(grid.time(at), value),
+                    Cell::Histogram(mut value) => {
+                        // What is known about a restart is about the sample before in the store,
+                        // which may be left out here.
+                        if matches!(
+                            value.counter_reset,
+                            CounterReset::Reset | CounterReset::NotReset
+                        ) {
+                            Arc::make_mut(&mut value).counter_reset = CounterReset::Unknown;
+                        }
+                        samples.push_histogram(grid.time(at), value);
+                    }
                 }
             }
             if !samples.is_empty() {

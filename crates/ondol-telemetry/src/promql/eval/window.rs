@@ -6,7 +6,7 @@
 use std::ops::Range as Indexes;
 
 use super::super::annotations::{Annotations, Remark};
-use super::super::ast::{At, Duration, Expr, Extension, Range, VectorSelector};
+use super::super::ast::{At, Expr, Extension, Range, VectorSelector};
 use super::select::Span;
 use super::{Cell, Column, Evaluator, Grid, Result, Sink, misplaced};
 use crate::series::{Histogram, Labels, Samples, is_stale_nan};
@@ -128,39 +128,26 @@ pub(super) struct Stretch {
 
 impl<'a> Evaluator<'a> {
     pub(super) fn stretch(&self, expr: &Expr) -> Result<Stretch> {
-        let make = |window: &Duration,
-                    offset: Option<&Duration>,
-                    at: Option<At>,
-                    extension: Extension,
-                    range: Range| {
-            Ok(Stretch {
-                window: self.duration(window, range, true)?,
-                offset: self.offset(offset, range)?,
-                at,
-                extension,
-            })
-        };
-        match expr {
+        let (window, offset, at, extension) = match expr {
             Expr::Matrix {
-                selector,
-                window,
-                range,
-            } => make(
+                selector, window, ..
+            } => (
                 window,
                 selector.offset.as_ref(),
                 selector.at,
                 selector.extension,
-                *range,
             ),
             Expr::Subquery {
-                window,
-                offset,
-                at,
-                range,
-                ..
-            } => make(window, offset.as_ref(), *at, Extension::None, *range),
-            _ => Err(misplaced(expr)),
-        }
+                window, offset, at, ..
+            } => (window, offset.as_ref(), *at, Extension::None),
+            _ => return Err(misplaced(expr)),
+        };
+        Ok(Stretch {
+            window: self.duration(window, true)?,
+            offset: self.offset(offset)?,
+            at,
+            extension,
+        })
     }
 
     /// The ends of the stretches of an expression over a grid.
@@ -189,60 +176,63 @@ impl<'a> Evaluator<'a> {
         let arg = arg.unparenthesized();
         let stretch = self.stretch(arg)?;
         let ends = self.ends(&stretch, grid);
-        self.each_stretch(arg, &stretch, &ends, function, &mut |evaluator,
-                                                                labels,
-                                                                drop_name,
-                                                                samples| {
-            let mut roller = make();
-            let mut bounds = Bounds::default();
-            let mut cells = Vec::with_capacity(grid.len);
-            let lookback = evaluator.lookback();
-            let mut remarks = Remarks {
-                annotations: &mut evaluator.annotations,
-                range,
-            };
-            for (at, &end) in ends.iter().enumerate() {
-                let start = end - stretch.window;
-                let (low, high) = match stretch.extension {
-                    Extension::None => (start, end),
-                    Extension::Anchored => (start - lookback, end),
-                    Extension::Smoothed => (start - lookback, end + lookback),
+        self.each_stretch(
+            arg,
+            &stretch,
+            &ends,
+            function,
+            &mut |evaluator, labels, drop_name, samples| {
+                let mut roller = make();
+                let mut bounds = Bounds::default();
+                let mut cells = Vec::with_capacity(grid.len);
+                let lookback = evaluator.lookback();
+                let mut remarks = Remarks {
+                    annotations: &mut evaluator.annotations,
+                    range,
                 };
-                bounds.move_to(samples, low, high);
-                let window = Window {
-                    samples,
-                    floats: bounds.floats.clone(),
-                    histograms: bounds.histograms.clone(),
-                    start,
-                    end,
-                    time: grid.time(at),
-                    params: [
-                        params[0].get(at).copied().unwrap_or(f64::NAN),
-                        params[1].get(at).copied().unwrap_or(f64::NAN),
-                    ],
-                    metric: labels.metric_name(),
-                    extension: stretch.extension,
+                for (at, &end) in ends.iter().enumerate() {
+                    let start = end - stretch.window;
+                    let (low, high) = match stretch.extension {
+                        Extension::None => (start, end),
+                        Extension::Anchored => (start - lookback, end),
+                        Extension::Smoothed => (start - lookback, end + lookback),
+                    };
+                    bounds.move_to(samples, low, high);
+                    let window = Window {
+                        samples,
+                        floats: bounds.floats.clone(),
+                        histograms: bounds.histograms.clone(),
+                        start,
+                        end,
+                        time: grid.time(at),
+                        params: [
+                            params[0].get(at).copied().unwrap_or(f64::NAN),
+                            params[1].get(at).copied().unwrap_or(f64::NAN),
+                        ],
+                        metric: labels.metric_name(),
+                        extension: stretch.extension,
+                    };
+                    cells.push(if window.is_empty() {
+                        Cell::Empty
+                    } else {
+                        roller.at(&window, &mut remarks)?
+                    });
+                }
+                let mut column = Column {
+                    labels,
+                    drop_name,
+                    cells,
                 };
-                cells.push(if window.is_empty() {
-                    Cell::Empty
-                } else {
-                    roller.at(&window, &mut remarks)?
-                });
-            }
-            let mut column = Column {
-                labels,
-                drop_name,
-                cells,
-            };
-            if column.is_empty() {
-                return Ok(());
-            }
-            evaluator.suspect_counter(function, &column, range);
-            if !keep_name {
-                evaluator.drop_name(&mut column);
-            }
-            sink(evaluator, column)
-        })
+                if column.is_empty() {
+                    return Ok(());
+                }
+                evaluator.suspect_counter(function, &column, range);
+                if !keep_name {
+                    evaluator.drop_name(&mut column);
+                }
+                sink(evaluator, column)
+            },
+        )
     }
 
     /// Remarks on rates of what its name or type says is no counter.
@@ -328,42 +318,45 @@ impl<'a> Evaluator<'a> {
         let start = end - stretch.window;
         let mut found = Vec::new();
         let mut dropped = false;
-        self.each_stretch(arg, &stretch, &ends, "", &mut |evaluator,
-                                                          labels,
-                                                          drop_name,
-                                                          samples| {
-            let mut bounds = Bounds::default();
-            bounds.move_to(samples, start, end);
-            let mut points: Vec<(i64, super::Number)> = bounds
-                .floats
-                .clone()
-                .map(|at| {
-                    (
-                        samples.floats.times[at],
-                        super::Number::Float(samples.floats.values[at]),
-                    )
-                })
-                .chain(bounds.histograms.clone().map(|at| {
-                    (
-                        samples.histograms.times[at],
-                        super::Number::Histogram(samples.histograms.values[at].clone()),
-                    )
-                }))
-                .collect();
-            points.sort_by_key(|point| point.0);
-            if points.is_empty() {
-                return Ok(());
-            }
-            evaluator.charge(points.len(), &|| format!("expression {expr}"))?;
-            dropped |= drop_name;
-            let labels = if drop_name {
-                super::without_metadata(&labels)
-            } else {
-                labels
-            };
-            found.push(super::ResultSeries { labels, points });
-            Ok(())
-        })?;
+        self.each_stretch(
+            arg,
+            &stretch,
+            &ends,
+            "",
+            &mut |evaluator, labels, drop_name, samples| {
+                let mut bounds = Bounds::default();
+                bounds.move_to(samples, start, end);
+                let mut points: Vec<(i64, super::Number)> = bounds
+                    .floats
+                    .clone()
+                    .map(|at| {
+                        (
+                            samples.floats.times[at],
+                            super::Number::Float(samples.floats.values[at]),
+                        )
+                    })
+                    .chain(bounds.histograms.clone().map(|at| {
+                        (
+                            samples.histograms.times[at],
+                            super::Number::Histogram(samples.histograms.values[at].clone()),
+                        )
+                    }))
+                    .collect();
+                points.sort_by_key(|point| point.0);
+                if points.is_empty() {
+                    return Ok(());
+                }
+                evaluator.charge(points.len(), &|| format!("expression {expr}"))?;
+                dropped |= drop_name;
+                let labels = if drop_name {
+                    super::without_metadata(&labels)
+                } else {
+                    labels
+                };
+                found.push(super::ResultSeries { labels, points });
+                Ok(())
+            },
+        )?;
         found.sort_by(|a, b| a.labels.cmp(&b.labels));
         if dropped
             && found

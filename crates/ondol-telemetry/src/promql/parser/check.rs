@@ -5,12 +5,7 @@ use super::super::functions::Function;
 use super::{ParseError, Parser, Result};
 
 impl Parser<'_> {
-    pub(super) fn check_type(
-        &self,
-        expr: &Expr,
-        wanted: ValueType,
-        context: &str,
-    ) -> Result<()> {
+    pub(super) fn check_type(&self, expr: &Expr, wanted: ValueType, context: &str) -> Result<()> {
         let found = expr.value_type();
         if found == wanted {
             return Ok(());
@@ -111,6 +106,15 @@ impl Parser<'_> {
         })
     }
 
+    fn check_all_selective(&self, expr: &Expr) -> Result<()> {
+        if let Expr::Selector(selector) | Expr::Matrix { selector, .. } = expr {
+            self.check_selective(&selector.matchers, selector.range)?;
+        }
+        expr.children()
+            .into_iter()
+            .try_for_each(|child| self.check_all_selective(child))
+    }
+
     pub(super) fn check_call(
         &self,
         function: &'static Function,
@@ -132,9 +136,16 @@ impl Parser<'_> {
             ));
         }
         for (at, arg) in args.iter().enumerate() {
-            self.check_type(arg, function.arg(at), &format!("call to function \"{name}\""))?;
+            self.check_type(
+                arg,
+                function.arg(at),
+                &format!("call to function \"{name}\""),
+            )?;
         }
         if name == "info" {
+            if let Some(vector) = args.first() {
+                self.check_all_selective(vector)?;
+            }
             if let Some(labels) = args.get(1) {
                 match labels {
                     Expr::Selector(selector)

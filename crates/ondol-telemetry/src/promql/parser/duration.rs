@@ -1,14 +1,28 @@
 //! Durations, which may be calculated: `[5m]`, `[2 * step()]`, `offset -min_of(step(), 1h)`.
 
-use super::super::ast::{At, BinaryOp, Duration, Range};
+use super::super::ast::{At, BinaryOp, Duration, Range, UNARY_PRECEDENCE};
 use super::super::lexer::Kind;
 use super::{Parser, Result};
+
+fn signed(negative: bool, inner: Duration) -> Duration {
+    match inner {
+        Duration::Seconds(value, units) if negative => Duration::Seconds(-value, units),
+        inner if negative => Duration::Negated(Box::new(inner)),
+        inner => inner,
+    }
+}
 
 impl Parser<'_> {
     /// A duration with operators, as it stands between brackets.
     pub(super) fn duration(&mut self, tightness: u8) -> Result<Duration> {
         self.deeper()?;
-        let mut left = self.duration_operand()?;
+        let mut left = if self.is_sign("-") || self.is_sign("+") {
+            let negative = self.is_sign("-");
+            self.at += 1;
+            signed(negative, self.duration(UNARY_PRECEDENCE)?)
+        } else {
+            self.duration_operand()?
+        };
         let mut chained = 0;
         while let Some(op) = self.operator() {
             let arithmetic = matches!(
@@ -47,11 +61,7 @@ impl Parser<'_> {
             self.deeper()?;
             let inner = self.duration_operand()?;
             self.nesting -= 1;
-            return Ok(match inner {
-                Duration::Seconds(value, units) if negative => Duration::Seconds(-value, units),
-                inner if negative => Duration::Negated(Box::new(inner)),
-                inner => inner,
-            });
+            return Ok(signed(negative, inner));
         }
         let token = self.peek().clone();
         match token.kind {
@@ -126,7 +136,7 @@ impl Parser<'_> {
         self.at += 1;
         let milliseconds = (if negative { -seconds } else { seconds }) * 1000.0;
         // Beyond this a time and a duration could not be added any more.
-        if !(milliseconds.abs() < 9e15) {
+        if milliseconds.is_nan() || milliseconds.abs() >= 9e15 {
             return Err(self.error(
                 Range {
                     start,

@@ -21,11 +21,8 @@ impl Parser<'_> {
             start,
             end: self.last_end(),
         };
-        if matchers.iter().all(|matcher| matcher.matches("")) {
-            return Err(self.error(
-                range,
-                "vector selector must contain at least one non-empty matcher",
-            ));
+        if !self.any_selector {
+            self.check_selective(&matchers, range)?;
         }
         self.node(
             Expr::Selector(VectorSelector {
@@ -38,6 +35,17 @@ impl Parser<'_> {
             }),
             0,
         )
+    }
+
+    /// Refuses a selector that every series fulfils.
+    pub(super) fn check_selective(&self, matchers: &[Matcher], range: Range) -> Result<()> {
+        if matchers.iter().all(|matcher| matcher.matches("")) {
+            return Err(self.error(
+                range,
+                "vector selector must contain at least one non-empty matcher",
+            ));
+        }
+        Ok(())
     }
 
     fn matchers(&mut self, matchers: &mut Vec<Matcher>, mut named: bool) -> Result<()> {
@@ -187,10 +195,7 @@ impl Parser<'_> {
                 } => (&mut selector.extension, range),
                 other => {
                     let range = other.range();
-                    return Err(self.error(
-                        range,
-                        format!("{word} modifier cannot be used here"),
-                    ));
+                    return Err(self.error(range, format!("{word} modifier cannot be used here")));
                 }
             };
             if *slot != Extension::None {
@@ -246,7 +251,9 @@ impl Parser<'_> {
                 "ranges only allowed for vector selectors",
             ));
         };
-        if selector.offset.is_some() || selector.at.is_some() || selector.extension != Extension::None
+        if selector.offset.is_some()
+            || selector.at.is_some()
+            || selector.extension != Extension::None
         {
             let word = if selector.offset.is_some() {
                 "offset"
@@ -255,10 +262,7 @@ impl Parser<'_> {
             } else {
                 "anchored or smoothed"
             };
-            return Err(self.error(
-                open,
-                format!("no {word} modifiers allowed before range"),
-            ));
+            return Err(self.error(open, format!("no {word} modifiers allowed before range")));
         }
         self.node(
             Expr::Matrix {

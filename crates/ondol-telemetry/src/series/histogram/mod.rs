@@ -372,10 +372,7 @@ fn exponential_bound(index: i32, schema: i32) -> f64 {
         if within == 0 && exponent == 1024 {
             return f64::MAX;
         }
-        (
-            (f64::from(within) / f64::from(steps)).exp2(),
-            exponent,
-        )
+        ((f64::from(within) / f64::from(steps)).exp2(), exponent)
     };
     scale_by_power_of_two(fraction, exponent)
 }

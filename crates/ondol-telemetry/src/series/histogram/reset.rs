@@ -22,10 +22,7 @@ impl Histogram {
         }
         if self.is_custom() {
             let common = common_bounds(&self.custom_values, &previous.custom_values);
-            return shrank(
-                &by_bounds(self, &common),
-                &by_bounds(previous, &common),
-            );
+            return shrank(&by_bounds(self, &common), &by_bounds(previous, &common));
         }
         if self.schema > previous.schema || self.zero_threshold < previous.zero_threshold {
             return true;
@@ -133,11 +130,7 @@ mod tests {
             ..Histogram::default()
         };
         let before = make(&[2.0, 4.0, 6.0], &[1.0, 2.0, 5.0, 7.0]);
-        assert!(
-            make(&[2.0, 3.0, 4.0, 6.0], &[1.0, 0.0, 1.0, 5.0, 8.0]).detects_reset(&before)
-        );
-        assert!(
-            !make(&[2.0, 3.0, 4.0, 6.0], &[1.0, 1.0, 1.0, 5.0, 8.0]).detects_reset(&before)
-        );
+        assert!(make(&[2.0, 3.0, 4.0, 6.0], &[1.0, 0.0, 1.0, 5.0, 8.0]).detects_reset(&before));
+        assert!(!make(&[2.0, 3.0, 4.0, 6.0], &[1.0, 1.0, 1.0, 5.0, 8.0]).detects_reset(&before));
     }
 }

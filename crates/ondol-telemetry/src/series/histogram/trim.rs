@@ -177,9 +177,7 @@ fn split_endless(bucket: &Bucket, value: f64, keep: Keep) -> (f64, f64) {
         // A lowest bucket that reaches above zero is taken to start at zero.
         let from_zero = bucket.upper > 0.0 && bucket.upper.is_finite();
         return match keep {
-            Keep::Below if from_zero && value > 0.0 => {
-                (count * value / bucket.upper, value / 2.0)
-            }
+            Keep::Below if from_zero && value > 0.0 => (count * value / bucket.upper, value / 2.0),
             Keep::Below if bucket.upper <= 0.0 => (count, value),
             Keep::Above if from_zero && value >= 0.0 => (
                 count * (1.0 - value / bucket.upper),

@@ -240,10 +240,7 @@ fn remarks(
     }
     for wanted in &wanted {
         if !found.iter().any(|text| wanted.matches(text)) {
-            return Err(format!(
-                "no {what} {:?} among {found:?}",
-                wanted.shown()
-            ));
+            return Err(format!("no {what} {:?} among {found:?}", wanted.shown()));
         }
     }
     for text in found {
@@ -291,7 +288,9 @@ fn compare(value: &Value, expectation: &Expectation) -> Result<(), String> {
                     .series
                     .iter()
                     .find(|expected| expected.labels == series.labels)
-                    .ok_or_else(|| format!("{} = {:?} is too much", series.labels, series.points))?;
+                    .ok_or_else(|| {
+                        format!("{} = {:?} is too much", series.labels, series.points)
+                    })?;
                 same_series(expected, series, expectation)
                     .map_err(|e| format!("{}: {e}", series.labels))?;
             }
@@ -358,7 +357,11 @@ fn same(slot: &Slot, value: &Number) -> Result<(), String> {
         (Some(Sample::Float(wanted)), value) => Err(format!("{value:?}, not {wanted}")),
         (wanted, value) => Err(format!(
             "{value:?}, not {}",
-            if wanted.is_some() { "a histogram" } else { "nothing" }
+            if wanted.is_some() {
+                "a histogram"
+            } else {
+                "nothing"
+            }
         )),
     }
 }
@@ -457,7 +460,11 @@ fn pin(expr: &mut Expr, time: i64, inside_pinned: bool) -> bool {
         Expr::Call { function, args, .. } => {
             let safe = !UNSAFE.contains(&function.name);
             // The second argument of info only names labels.
-            let count = if function.name == "info" { 1 } else { args.len() };
+            let count = if function.name == "info" {
+                1
+            } else {
+                args.len()
+            };
             args.iter_mut()
                 .take(count)
                 .fold(safe, |safe, arg| pin(arg, time, inside_pinned) && safe)

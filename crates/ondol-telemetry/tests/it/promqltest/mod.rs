@@ -8,7 +8,7 @@
 mod check;
 mod notation;
 mod script;
-mod store;
+pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 
@@ -54,12 +54,13 @@ struct Score {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the score is for whoever runs the test")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the score is for whoever runs the test"
+)]
 fn the_test_files_of_prometheus_score_what_the_page_says() {
-    let directory = variable("ONDOL_PROMQLTEST_DIR").map_or_else(
-        || root().join("../shared/data/promqltest"),
-        PathBuf::from,
-    );
+    let directory = variable("ONDOL_PROMQLTEST_DIR")
+        .map_or_else(|| root().join("../shared/data/promqltest"), PathBuf::from);
     let Ok(entries) = std::fs::read_dir(&directory) else {
         println!(
             "promqltest: {} is missing, nothing was run (set ONDOL_PROMQLTEST_DIR)",
@@ -69,7 +70,10 @@ fn the_test_files_of_prometheus_score_what_the_page_says() {
     };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "test"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "test")
+        })
         .collect();
     files.sort();
     let show = variable("ONDOL_PROMQLTEST_SHOW").is_some();
@@ -130,9 +134,7 @@ fn the_test_files_of_prometheus_score_what_the_page_says() {
 }
 
 fn table(scores: &[Score]) -> String {
-    let mut text = String::from(
-        "| file | passed | without experimental |\n|---|---|---|\n",
-    );
+    let mut text = String::from("| file | passed | without experimental |\n|---|---|---|\n");
     let mut all = Score::default();
     for score in scores {
         text.push_str(&format!(
@@ -179,11 +181,7 @@ fn experimental(expr: &Expr) -> bool {
             step,
             offset,
             ..
-        } => {
-            calculated(Some(window))
-                || calculated(step.as_ref())
-                || calculated(offset.as_ref())
-        }
+        } => calculated(Some(window)) || calculated(step.as_ref()) || calculated(offset.as_ref()),
         Expr::Binary { matching, .. } => matching
             .as_ref()
             .is_some_and(|matching| matching.fill_left.is_some() || matching.fill_right.is_some()),

@@ -33,7 +33,11 @@ pub(crate) fn duration(text: &str) -> Result<i64, String> {
             _ => return Err(format!("{text:?} is no duration")),
         }
     };
-    Ok(if negative { -milliseconds } else { milliseconds })
+    Ok(if negative {
+        -milliseconds
+    } else {
+        milliseconds
+    })
 }
 
 /// The series before the values, and the rest of the line.
@@ -73,11 +77,9 @@ pub(crate) fn series(line: &str) -> Result<(Labels, &str), String> {
             // A matcher that is not empty makes any list of labels a selector.
             let selector = format!("{{{inside}, __test__=\"x\"}}");
             let selector = selector.replace(",,", ",").replace(", ,", ",");
-            let matchers = ondol_telemetry::promql::parse_selector(
-                &selector,
-                ParseLimits::default(),
-            )
-            .map_err(|error| format!("{selector}: {error}"))?;
+            let matchers =
+                ondol_telemetry::promql::parse_selector(&selector, ParseLimits::default())
+                    .map_err(|error| format!("{selector}: {error}"))?;
             pairs.extend(
                 matchers
                     .iter()
@@ -229,16 +231,16 @@ fn histogram(text: &str) -> Result<(Histogram, bool, &str), String> {
     let (mut offset, mut negative_offset) = (0, 0);
     let (mut positive, mut negative) = (Vec::new(), Vec::new());
     while !body.is_empty() {
-        let colon = body.find(':').ok_or_else(|| format!("{body:?} has no value"))?;
+        let colon = body
+            .find(':')
+            .ok_or_else(|| format!("{body:?} has no value"))?;
         let key = body[..colon].trim();
         let after = body[colon + 1..].trim_start();
         let (value, rest) = if let Some(list) = after.strip_prefix('[') {
             let close = list.find(']').ok_or("a list is not closed")?;
             (&list[..close], &list[close + 1..])
         } else {
-            let stop = after
-                .find(char::is_whitespace)
-                .unwrap_or(after.len());
+            let stop = after.find(char::is_whitespace).unwrap_or(after.len());
             (&after[..stop], &after[stop..])
         };
         let list = || -> Result<Vec<f64>, String> {

@@ -6,7 +6,7 @@ use ondol_telemetry::promql::{Cancel, Engine};
 use ondol_telemetry::series::{Buckets, Histogram, Labels};
 use regex::Regex;
 
-use super::check::{self, Expected, Expectation, Kind};
+use super::check::{self, Expectation, Expected, Kind};
 use super::notation::{self, Slot};
 use super::store::{Memory, Sample};
 
@@ -174,7 +174,11 @@ fn with_custom_buckets(
 
 fn native(mut classic: Classic) -> Histogram {
     classic.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-    if classic.buckets.last().is_none_or(|last| last.0 != f64::INFINITY) {
+    if classic
+        .buckets
+        .last()
+        .is_none_or(|last| last.0 != f64::INFINITY)
+    {
         let highest = classic.buckets.last().map_or(0.0, |last| last.1);
         classic
             .buckets
@@ -211,9 +215,10 @@ fn eval(
     let instant =
         Regex::new(r"^eval(?:_(fail|warn|ordered|info))?\s+instant\s+(?:at\s+(.+?))?\s+(.+)$")
             .unwrap();
-    let range =
-        Regex::new(r"^eval(?:_(fail|warn|info))?\s+range\s+from\s+(.+)\s+to\s+(.+)\s+step\s+(.+?)\s+(.+)$")
-            .unwrap();
+    let range = Regex::new(
+        r"^eval(?:_(fail|warn|info))?\s+range\s+from\s+(.+)\s+to\s+(.+)\s+step\s+(.+?)\s+(.+)$",
+    )
+    .unwrap();
     let (expectation, query) = if let Some(found) = instant.captures(line) {
         let time = found.get(2).map_or("0", |time| time.as_str());
         (
@@ -266,7 +271,9 @@ fn expect(line: &str, expectation: &mut Expectation) -> Result<(), String> {
     }
     if let Some(rest) = line.strip_prefix("expect ") {
         let (kind, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-        expectation.kinds.push(Kind::parse(kind.trim(), rest.trim())?);
+        expectation
+            .kinds
+            .push(Kind::parse(kind.trim(), rest.trim())?);
         return Ok(());
     }
     if let Ok((value, "")) = notation::number(line) {

@@ -29,7 +29,10 @@ impl Memory {
         let samples = self.series.entry(labels.clone()).or_default();
         let last_float = samples.floats.times.last().copied();
         let last_histogram = samples.histograms.times.last().copied();
-        if last_float.max(last_histogram).is_some_and(|last| last >= time) {
+        if last_float
+            .max(last_histogram)
+            .is_some_and(|last| last >= time)
+        {
             return;
         }
         match sample {
@@ -123,7 +126,11 @@ impl SeriesSource for Memory {
         let series: Vec<(&Labels, &Samples)> = self
             .series
             .iter()
-            .filter(|(labels, _)| matchers.iter().all(|matcher| matcher.matches_labels(labels)))
+            .filter(|(labels, _)| {
+                matchers
+                    .iter()
+                    .all(|matcher| matcher.matches_labels(labels))
+            })
             .collect();
         Ok(Box::new(Found {
             series: series.into_iter(),
