@@ -214,3 +214,27 @@ fn long_stretches_result_in_what_short_ones_do() {
         }
     }
 }
+
+#[test]
+fn the_deepest_query_that_is_read_is_also_evaluated() {
+    let engine = engine(|_| {});
+    let depth = engine.config().parse.depth - 3;
+    for (open, close) in [
+        ("(", ")"),
+        ("-(", ")"),
+        ("abs(", ")"),
+        ("sum(", ")"),
+        ("1 + (", ")"),
+        ("vector(1) + (", ")"),
+        ("max_over_time((", ")[1m:30s])"),
+    ] {
+        let times = match open {
+            "(" | "abs(" | "sum(" => depth,
+            "max_over_time((" => 8,
+            _ => depth / 2,
+        };
+        let query = open.repeat(times) + "vector(1)" + &close.repeat(times);
+        let outcome = engine.instant(&STORE, &query, 3_600_000, &Cancel::default());
+        assert!(outcome.is_ok(), "{open}: {:?}", outcome.err());
+    }
+}

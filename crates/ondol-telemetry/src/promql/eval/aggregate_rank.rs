@@ -137,7 +137,8 @@ impl Evaluator<'_> {
     ) -> Result<Vec<Column>> {
         let mut ignored = false;
         // The order of the result, which has a meaning when there is one time only.
-        let mut order: Vec<usize> = Vec::with_capacity(columns.len());
+        let mut order: Vec<usize> = Vec::new();
+        let mut chosen = vec![false; columns.len()];
         for group in groups {
             self.tick()?;
             for (at, &k) in params.iter().enumerate() {
@@ -163,14 +164,16 @@ impl Evaluator<'_> {
                         (a_nan, b_nan) => a_nan.cmp(&b_nan),
                     }
                 });
-                let chosen: Vec<usize> = ranked.iter().take(k).map(|&(_, place)| place).collect();
-                for &place in &group.places {
-                    if !chosen.contains(&place) {
-                        columns[place].cells[at] = Cell::Empty;
+                for &(_, place) in ranked.iter().take(k) {
+                    chosen[place] = true;
+                    if grid.len == 1 {
+                        order.push(place);
                     }
                 }
-                if grid.len == 1 {
-                    order.extend(chosen);
+                for &place in &group.places {
+                    if !std::mem::take(&mut chosen[place]) {
+                        columns[place].cells[at] = Cell::Empty;
+                    }
                 }
             }
         }

@@ -186,10 +186,6 @@ impl<'a> Evaluator<'a> {
                 let mut bounds = Bounds::default();
                 let mut cells = Vec::with_capacity(grid.len);
                 let lookback = evaluator.lookback();
-                let mut remarks = Remarks {
-                    annotations: &mut evaluator.annotations,
-                    range,
-                };
                 for (at, &end) in ends.iter().enumerate() {
                     let start = end - stretch.window;
                     let (low, high) = match stretch.extension {
@@ -215,6 +211,10 @@ impl<'a> Evaluator<'a> {
                     cells.push(if window.is_empty() {
                         Cell::Empty
                     } else {
+                        let mut remarks = Remarks {
+                            annotations: &mut evaluator.annotations,
+                            range,
+                        };
                         roller.at(&window, &mut remarks)?
                     });
                 }

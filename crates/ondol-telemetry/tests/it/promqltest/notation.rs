@@ -203,17 +203,15 @@ fn histograms<'t>(text: &'t str, slots: &mut Vec<Slot>) -> Result<&'t str, Strin
         (count, rest) = times(after)?;
     }
     for at in 0..=count {
-        if at > 0 {
-            if let Some((subtract, increment)) = &step {
-                let mut sum = Sum::from(&current);
-                let added = if *subtract {
-                    sum.subtract(increment)
-                } else {
-                    sum.add(increment)
-                };
-                added.map_err(|_| "histograms cannot be combined")?;
-                current = sum.finish();
-            }
+        if let (true, Some((subtract, increment))) = (at > 0, &step) {
+            let mut sum = Sum::from(&current);
+            let added = if *subtract {
+                sum.subtract(increment)
+            } else {
+                sum.add(increment)
+            };
+            added.map_err(|_| "histograms cannot be combined")?;
+            current = sum.finish();
         }
         slots.push(Slot {
             sample: Some(Sample::Histogram(current.clone())),

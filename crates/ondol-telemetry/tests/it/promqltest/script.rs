@@ -222,7 +222,7 @@ fn eval(
     let (expectation, query) = if let Some(found) = instant.captures(line) {
         let time = found.get(2).map_or("0", |time| time.as_str());
         (
-            notation::duration(time).map(|time| Expectation::instant(time)),
+            notation::duration(time).map(Expectation::instant),
             found[3].to_owned(),
         )
     } else if let Some(found) = range.captures(line) {
