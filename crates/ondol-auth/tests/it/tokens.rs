@@ -389,7 +389,7 @@ async fn a_deleted_project_leaves_no_access_to_its_namesake() {
                 &room.system(),
                 &web(),
                 &name,
-                &ondol_types::Secret::new("v".to_owned()),
+                &ondol_types::Secret::new("a value of the first".to_owned()),
             )
             .await
             .unwrap();

@@ -159,13 +159,11 @@ async fn time_comes_from_the_clock_and_reads_cannot_write() {
 async fn a_database_of_a_newer_version_is_refused() {
     for backend in backends(&[THINGS]).await {
         let refused = backend.store.migrate(ondol_store::MIGRATIONS).await;
+        let newest = ondol_store::MIGRATIONS.last().map(|last| last.number);
         assert!(
             matches!(
                 refused,
-                Err(StoreError::NewerDatabase {
-                    found: 100,
-                    known: 1
-                })
+                Err(StoreError::NewerDatabase { found: 100, known }) if Some(known) == newest
             ),
             "{refused:?}"
         );
