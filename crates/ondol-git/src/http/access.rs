@@ -122,6 +122,10 @@ pub(super) async fn admit(
     if service == Service::UploadPack && !exists {
         return Err(GitError::NoProject(project).into());
     }
+    if service == Service::ReceivePack && !exists {
+        // Said at the first request of a push, because git shows people no later refusal.
+        git.admit_name(&project).await?;
+    }
     Ok(Admitted {
         ctx,
         project,

@@ -297,6 +297,7 @@ mod tests {
     fn what_is_too_much_or_not_git_is_refused() {
         let many: Vec<String> = (0..=MAX_COMMANDS)
             .map(|n| push(&format!("refs/heads/b{n}")))
+            .map(|line| line.split('\0').next().unwrap_or_default().to_owned())
             .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(read(&lines(&many)).unwrap_err(), HeadError::TooMany);

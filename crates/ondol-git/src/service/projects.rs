@@ -57,6 +57,16 @@ impl Git {
         Ok(self.row(project).await?.is_some())
     }
 
+    /// Refuses a name that a deleted project still has.
+    pub(crate) async fn admit_name(&self, name: &ProjectName) -> Result<(), GitError> {
+        self.0
+            .store
+            .read::<_, GitError, _>(|tx| {
+                Box::pin(async move { Ok(tx.admit_project(name).await?) })
+            })
+            .await
+    }
+
     /// Makes a project with an empty repository.
     ///
     /// # Errors
