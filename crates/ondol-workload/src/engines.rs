@@ -72,7 +72,9 @@ impl Engines {
     }
 
     fn container_with(&self, id: &WorkloadId) -> Option<&ContainerEngine> {
-        self.container.as_ref().filter(|container| container.has(id))
+        self.container
+            .as_ref()
+            .filter(|container| container.has(id))
     }
 
     fn of(&self, id: &WorkloadId) -> &dyn Engine {
@@ -120,7 +122,8 @@ impl Engine for Engines {
         match (&self.container, &spec.container) {
             (None, _) => self.process.start(spec).await,
             (Some(container), Some(_)) => {
-                self.leave(&self.process, &spec.id, spec.incarnation).await?;
+                self.leave(&self.process, &spec.id, spec.incarnation)
+                    .await?;
                 container.start(spec).await
             }
             (Some(container), None) => {

@@ -61,9 +61,7 @@ impl Git {
     pub(crate) async fn admit_name(&self, name: &ProjectName) -> Result<(), GitError> {
         self.0
             .store
-            .read::<_, GitError, _>(|tx| {
-                Box::pin(async move { Ok(tx.admit_project(name).await?) })
-            })
+            .read::<_, GitError, _>(|tx| Box::pin(async move { Ok(tx.admit_project(name).await?) }))
             .await
     }
 

@@ -123,7 +123,7 @@ pub struct CommandWork {
     /// For training: the name of the model.
     pub model: Option<String>,
     /// Whether its project trains a model, so that it is told where runs are tracked.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tracked: bool,
 }
 

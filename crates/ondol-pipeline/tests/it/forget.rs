@@ -87,7 +87,11 @@ async fn a_follower_that_is_late_makes_no_run_of_a_deleted_project() {
         assert!(
             matches!(forget(&world, &hold).await, Forgotten::Remains(what) if what.contains("log"))
         );
-        world.settle().await;
+        world
+            .until("the log was followed", async || {
+                world.pipeline.followed().await.unwrap() >= hold.seq
+            })
+            .await;
         assert!(world.runs().await.is_empty());
         assert_eq!(forget(&world, &hold).await, Forgotten::Entirely);
         // Nobody starts one either while the name is held.

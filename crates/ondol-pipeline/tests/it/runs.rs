@@ -189,7 +189,7 @@ async fn newer_pushes_take_the_place_of_queued_ones_on_their_branch_only() {
     for world in worlds().await {
         world.spec(
             'a',
-            service("while [ ! -e ../../../../go ]; do sleep 0.01; done"),
+            service("while [ ! -e ../../../../../go ]; do sleep 0.01; done"),
         );
         world.push('a').await;
         world
@@ -448,7 +448,7 @@ async fn a_restart_adopts_what_runs() {
     for mut world in worlds().await {
         world.spec(
             'a',
-            service("while [ ! -e ../../../../go ]; do sleep 0.01; done"),
+            service("while [ ! -e ../../../../../go ]; do sleep 0.01; done"),
         );
         world.push('a').await;
         world

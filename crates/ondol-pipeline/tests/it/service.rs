@@ -226,7 +226,7 @@ async fn logs_are_followed_from_before_the_step_begins_to_its_end() {
     for world in worlds().await {
         world.spec(
             'a',
-            service("echo one; while [ ! -e ../../../../go ]; do sleep 0.01; done; echo two"),
+            service("echo one; while [ ! -e ../../../../../go ]; do sleep 0.01; done; echo two"),
         );
         world.push('a').await;
         let known = async || {

@@ -138,11 +138,11 @@ async fn commands_of_a_model_project_know_where_runs_are_tracked() {
     let told = "test \"$MLFLOW_TRACKING_URI$MLFLOW_TRACKING_TOKEN\" = ";
     for world in worlds().await {
         let mut spec = model(
-            json!({ "run": format!("{told}http://tracking/iristoken-of-train\n{}",
-            TRAIN.replace("test \"$API_KEY\" = hunter22; ", "")) }),
+            json!({ "run": format!("{told}http://tracking/webtoken-of-train\n{}",
+            TRAIN.replace("test \"$API_KEY $(cat $CERT_FILE)\" = 'hunter22 cert-77'; ", "")) }),
         );
         spec["secrets"] = json!([]);
-        spec["test"] = json!({ "run": format!("{told}http://tracking/iristoken-of-test") });
+        spec["test"] = json!({ "run": format!("{told}http://tracking/webtoken-of-test") });
         world.spec('a', spec.clone());
         scripts(&world, true);
         world.data("iris", 1).await;
@@ -152,7 +152,10 @@ async fn commands_of_a_model_project_know_where_runs_are_tracked() {
 
         spec["env"] = json!({ "MLFLOW_TRACKING_URI": "http://mine" });
         spec["test"] = json!({ "run": format!("{told}http://mine") });
-        spec["train"]["run"] = json!(TRAIN.replace("test \"$API_KEY\" = hunter22; ", ""));
+        spec["train"]["run"] = json!(TRAIN.replace(
+            "test \"$API_KEY $(cat $CERT_FILE)\" = 'hunter22 cert-77'; ",
+            ""
+        ));
         world.spec('a', spec);
         world.data("iris", 2).await;
         world.settle().await;

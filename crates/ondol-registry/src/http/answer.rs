@@ -79,7 +79,8 @@ impl Challenge {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
         let scheme = if secure { "https" } else { "http" };
         let actions = match *request.method() {
-            Method::GET | Method::HEAD => "pull",
+            // Who asks how far an upload is wants to go on with it.
+            Method::GET | Method::HEAD if !matches!(target, Target::Upload(..)) => "pull",
             Method::DELETE if !matches!(target, Target::Upload(..)) => "delete",
             _ => "pull,push",
         };

@@ -141,8 +141,8 @@ async fn retention_keeps_what_a_release_needs() {
         assert!(matches!(held, Err(RegistryError::InUse(_))));
         assert_eq!(
             registry.retain(&Nothing).await.unwrap(),
-            1,
-            "the untagged one goes when no release needs it"
+            3,
+            "the untagged one goes when no release needs it, with its configuration and its layer"
         );
         assert_eq!(
             registry.held_digests("", 100).await.unwrap().len(),

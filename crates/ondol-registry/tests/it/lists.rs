@@ -174,7 +174,7 @@ async fn ten_thousand_tags_are_listed() {
     let digest = server.push_image("web", &auth, "first", "x").await;
     let manifest = manifest(&server.push("web", &auth, b"x").await, 1, "");
     let tags: Vec<String> = (0..10_000).map(|number| format!("t-{number:05}")).collect();
-    for step in tags.chunks(100) {
+    for step in tags.chunks(50) {
         let query: Vec<String> = step.iter().map(|tag| format!("tag={tag}")).collect();
         let path = format!("/v2/web/manifests/{digest}?{}", query.join("&"));
         let headers = [("content-type", MANIFEST)];
@@ -182,7 +182,7 @@ async fn ten_thousand_tags_are_listed() {
             .call("PUT", &path, &auth, &headers, manifest.clone())
             .await;
         assert_eq!(status, 201, "{}", text(&body));
-        assert_eq!(headers.get_all("oci-tag").iter().count(), 100);
+        assert_eq!(headers.get_all("oci-tag").iter().count(), 50);
     }
     let (found, count) = pages(&server, &auth, "/v2/web/tags/list", "tags").await;
     assert_eq!((found.len(), count), (10_001, 2));

@@ -345,13 +345,26 @@ async fn both_engines_are_one_and_a_workload_can_move_between_incarnations() {
     let Some(setup) = Setup::new() else { return };
     let processes = crate::Setup::new(ondol_workload::CgroupPreference::Auto);
     let contained = setup.bench().await;
-    let engines = ondol_workload::Engines::new(processes.engine().await, Some(setup.engine().await));
+    let engines =
+        ondol_workload::Engines::new(processes.engine().await, Some(setup.engine().await));
     let mut changes = engines.changes();
     let bench = Bench::new(engines.clone());
     let mut spec = contained.script("test -e /etc/nsswitch.conf && grep -c . /etc/nsswitch.conf");
     assert!(bench.run(&spec).await.success());
-    assert_eq!(bench.stdout(&spec.id).await, "1", "the image's file has one line");
-    assert_eq!(engines.log_dir(&spec.id), setup.workloads().join(spec.id.to_string()).join("log").canonicalize().unwrap());
+    assert_eq!(
+        bench.stdout(&spec.id).await,
+        "1",
+        "the image's file has one line"
+    );
+    assert_eq!(
+        engines.log_dir(&spec.id),
+        setup
+            .workloads()
+            .join(spec.id.to_string())
+            .join("log")
+            .canonicalize()
+            .unwrap()
+    );
     spec.incarnation = 2;
     spec.container = None;
     assert!(bench.run(&spec).await.success());
@@ -361,7 +374,17 @@ async fn both_engines_are_one_and_a_workload_can_move_between_incarnations() {
     spec.incarnation = 1;
     spec.container = contained.script("").container;
     let error = bench.engine.start(spec).await.unwrap_err();
-    assert!(matches!(error, EngineError::Stale { asked: 1, known: 2, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            EngineError::Stale {
+                asked: 1,
+                known: 2,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     assert!(changes.has_changed().unwrap() && *changes.borrow_and_update() >= 2);
     assert!(engines.capabilities().await.container.is_some());
 }

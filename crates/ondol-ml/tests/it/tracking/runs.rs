@@ -25,7 +25,7 @@ async fn an_experiment_lives() {
         let found = world.get("admin", &format!("{by_name}first")).await;
         let expected = json!({ "experiment": {
             "experiment_id": id, "name": "first", "artifact_location": format!("mlflow-artifacts:/{id}"),
-            "lifecycle_stage": "active", "last_update_time": 1_700_000_000_000_i64, "creation_time": 1_700_000_000_000_i64,
+            "lifecycle_stage": "active", "last_update_time": 1_700_000_001_000_i64, "creation_time": 1_700_000_001_000_i64,
         }});
         assert_eq!(found, expected);
 
