@@ -198,6 +198,14 @@ fn status_field(pid: i32, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// The most processes and threads that this kernel can count.
+pub(crate) fn pid_max() -> u64 {
+    std::fs::read_to_string("/proc/sys/kernel/pid_max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(u64::MAX)
+}
+
 /// How many threads the user of this process has, which is what `RLIMIT_NPROC` counts.
 pub(crate) fn threads_of_own_user() -> u64 {
     use std::os::unix::fs::MetadataExt;

@@ -229,6 +229,13 @@ fn planted_secrets_are_found_nowhere() {
     let mut files = Vec::new();
     files_below(platform.data(), &mut files);
     files.retain(|path| !path.starts_with(platform.data().join("keys")));
+    // What a living program reads: its owner's alone, and gone with it, as was seen above.
+    let workloads = platform.data().join("workloads");
+    files.retain(|path| {
+        let below = path.strip_prefix(&workloads).ok();
+        let part = below.and_then(|path| path.components().nth(1));
+        part.is_none_or(|part| part.as_os_str() != "secrets")
+    });
     let mut searched = 0;
     for path in &files {
         if let Ok(bytes) = fs::read(path) {

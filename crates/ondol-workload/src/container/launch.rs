@@ -286,7 +286,8 @@ impl Host {
             volumes,
             shared,
             open_files: most(Resource::Nofile),
-            processes: most(Resource::Nproc),
+            // An engine itself may have no more than there are ids.
+            processes: most(Resource::Nproc).map(|most| most.min(procfs::pid_max())),
         };
         let program = body::program(&plan);
         let body = body::body(plan);

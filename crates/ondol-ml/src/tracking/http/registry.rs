@@ -30,7 +30,9 @@ pub(super) async fn models(
     let name = || args.required("name");
     Ok(Some(match (method.as_str(), path) {
         ("POST", "create") => {
-            let (about, tags) = (args.text("description")?, args.pairs("tags")?);
+            // One who gives no description gives an empty one, as MLflow's own server has it.
+            let about = Some(args.text("description")?.unwrap_or_default());
+            let tags = args.pairs("tags")?;
             model(
                 &tracking
                     .create_registered(ctx, &name()?, about.as_deref(), tags)
@@ -143,7 +145,7 @@ pub(super) async fn versions(
                 run_id: args.text("run_id")?,
                 run_link: args.text("run_link")?,
                 model_id: args.text("model_id")?,
-                description: args.text("description")?,
+                description: Some(args.text("description")?.unwrap_or_default()),
                 tags: args.pairs("tags")?,
             };
             version(&tracking.create_version(ctx, new).await?)
