@@ -246,7 +246,7 @@ async fn crane_copies_lists_and_deletes() {
         ["other/copy", "web", "web/again"]
     );
     crane(&["validate", "--remote", &again], true).await;
-    crane(&["delete", &format!("{again}")], true).await;
+    crane(&["delete", &again], true).await;
     crane(&["digest", &again], false).await;
     crane(
         &["cp", &stand.image, &format!("{host}/conformance/x:1")],

@@ -327,7 +327,7 @@ mod tests {
             (4, 4)
         );
         staged
-            .append(&vec![Bytes::from("t"), Bytes::from("wo")])
+            .append(&[Bytes::from("t"), Bytes::from("wo")])
             .unwrap();
         // The digest may be of another algorithm than the one that was begun with.
         assert_eq!(staged.finish(&digest).await.unwrap().size, 7);

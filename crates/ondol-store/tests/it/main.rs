@@ -159,7 +159,9 @@ async fn time_comes_from_the_clock_and_reads_cannot_write() {
 async fn a_database_of_a_newer_version_is_refused() {
     for backend in backends(&[THINGS]).await {
         let refused = backend.store.migrate(ondol_store::MIGRATIONS).await;
-        let newest = ondol_store::MIGRATIONS.last().map(|last| last.number);
+        let newest = ondol_store::MIGRATIONS
+            .last()
+            .map(|last| i64::from(last.number));
         assert!(
             matches!(
                 refused,

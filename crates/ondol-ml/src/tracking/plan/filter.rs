@@ -323,7 +323,8 @@ impl Parser<'_> {
             Op::Compare("=" | "!=") => true,
             Op::Compare(_) => numeric,
             Op::Like | Op::ILike => {
-                !numeric && !(self.subject == Subject::Experiments && key == "experiment_id")
+                let number_in_text = self.subject == Subject::Experiments && key == "experiment_id";
+                !(numeric || number_in_text)
             }
             Op::In | Op::NotIn => match entity {
                 Entity::Attribute => !numeric && self.subject.takes_list(key),

@@ -54,7 +54,7 @@ pub(in crate::tracking) async fn add_points(
         statement
             .bind(run.no)
             .push(" AND key IN ")
-            .list(padded.map(|key| *key));
+            .list(padded.copied());
         for row in statement.fetch(tx).await? {
             let rank = (row.get("step")?, row.get("timestamp")?, row.get("value")?);
             known.insert(row.get("key")?, (row.get("series")?, rank));

@@ -135,7 +135,8 @@ pub(crate) fn measure(report: &mut Report) {
         })
     });
     let rate = |time: f64| format!("{:.0}/s, {:.1} ms", 1.0 / time, time * 1e3);
-    let pick: [(&str, fn(&Figures) -> f64, &str); 5] = [
+    type Pick = fn(&Figures) -> f64;
+    let pick: [(&str, Pick, &str); 5] = [
         (
             "MLflow runs/create",
             |figures| figures.create,
