@@ -53,6 +53,8 @@ pub(super) struct Challenge {
     realm: Option<String>,
     service: String,
     scope: Option<String>,
+    /// Whether a bearer token was shown, which a client gets anew by the scope that it lacks.
+    bearer: bool,
 }
 
 impl Challenge {
@@ -98,6 +100,13 @@ impl Challenge {
                 .map(|host| format!("{scheme}://{host}/v2/token")),
             service: host.unwrap_or("ondol").to_owned(),
             scope,
+            bearer: request
+                .headers()
+                .get(header::AUTHORIZATION)
+                .is_some_and(|value| {
+                    let scheme = value.as_bytes().get(..7).unwrap_or_default();
+                    scheme.eq_ignore_ascii_case(b"bearer ")
+                }),
         }
     }
 
@@ -115,7 +124,13 @@ impl Challenge {
 }
 
 pub(super) fn refusal(error: &RegistryError, challenge: &Challenge) -> Response {
-    let status = status(error);
+    let status = match status(error) {
+        // A token that was asked for with less than this needs: the client asks for another.
+        StatusCode::FORBIDDEN if challenge.bearer && matches!(error, RegistryError::Denied(_)) => {
+            StatusCode::UNAUTHORIZED
+        }
+        status => status,
+    };
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(error = %error, error.code = error.code(), "registry request failed");
     }

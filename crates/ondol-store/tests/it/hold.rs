@@ -36,7 +36,7 @@ async fn a_held_name_admits_nobody_until_it_is_released() {
             .read::<_, StoreError, _>(|tx| Box::pin(tx.project_holds("", 10)))
             .await
             .unwrap();
-        assert_eq!(holds.as_slice(), std::slice::from_ref(&hold));
+        assert_eq!(holds.as_slice(), std::slice::from_ref(hold));
         // A hold of an earlier time is not this one.
         let mut earlier = hold.clone();
         earlier.seq = 3;

@@ -189,7 +189,10 @@ pub(super) async fn versions(
                 )
                 .await?;
             Object::default()
-                .with("model_versions", view::list(&page.items, view::version))
+                .with(
+                    "model_versions",
+                    view::list(&page.items, view::found_version),
+                )
                 .with("next_page_token", page.next)
                 .done()
         }

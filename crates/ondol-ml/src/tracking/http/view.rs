@@ -176,6 +176,15 @@ pub(super) fn version(version: &RegisteredVersion) -> Value {
         .done()
 }
 
+/// A version as searches show it: MLflow's own server names no aliases there.
+pub(super) fn found_version(version: &RegisteredVersion) -> Value {
+    let mut value = self::version(version);
+    if let Some(fields) = value.as_object_mut() {
+        fields.shift_remove("aliases");
+    }
+    value
+}
+
 pub(super) fn registered(model: &RegisteredModel) -> Value {
     Object::default()
         .with("name", model.name.as_str())
