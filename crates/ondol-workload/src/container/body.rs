@@ -144,7 +144,11 @@ fn environment(plan: &Plan<'_>) -> Vec<String> {
         Some((variable, format!("{SECRETS_DIR}/{}", path.as_str())))
     });
     let files: Vec<(String, String)> = files.collect();
-    env.extend(files.iter().map(|(name, file)| (name.as_str(), file.clone())));
+    env.extend(
+        files
+            .iter()
+            .map(|(name, file)| (name.as_str(), file.clone())),
+    );
     env.into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect()
