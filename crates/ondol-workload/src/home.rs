@@ -130,6 +130,15 @@ pub(crate) fn marker(id: &WorkloadId) -> String {
     format!("ONDOL_WORKLOAD_ID={id}")
 }
 
+/// The variable with the path of a secret file, for a file whose name can be part of one.
+pub(crate) fn file_variable(path: &RelPath) -> Option<String> {
+    let name = path.as_str();
+    let fits = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    fits.then(|| format!("{name}_FILE"))
+}
+
 /// One workload's directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {

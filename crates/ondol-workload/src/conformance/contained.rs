@@ -64,7 +64,7 @@ pub async fn nothing_of_the_host_is_inside(bench: Bench) {
          for path in /run/podman/podman.sock /var/run/docker.sock /run/docker.sock /dev/mem /dev/kvm /dev/vda; do
              test -e $path && echo \"sees $path\"
          done
-         ls -d /proc/[0-9]* | wc -l; cat /proc/1/cmdline | tr '\\0' ' '; echo
+         ls -d /proc/[0-9]* | wc -l
          mount -t tmpfs none /mnt 2>/dev/null && echo mounted
          echo x > /proc/sys/kernel/hostname && echo renamed
          mknod /tmp/device c 1 1 2>/dev/null && echo made a device; echo end",

@@ -17,6 +17,7 @@ use bollard::models::{
 
 use super::image::Image;
 use super::spec::{ContainerSpec, Entrypoint};
+use crate::home::file_variable;
 use crate::model::{PortRequest, WorkDir, WorkloadSpec};
 
 /// Where secret files are.
@@ -138,6 +139,16 @@ fn environment(plan: &Plan<'_>) -> Vec<String> {
     if plan.secrets.is_some() {
         env.insert("ONDOL_SECRETS_DIR", SECRETS_DIR.to_owned());
     }
+    let files = spec.secret_files.keys().filter_map(|path| {
+        let variable = file_variable(path)?;
+        Some((variable, format!("{SECRETS_DIR}/{}", path.as_str())))
+    });
+    let files: Vec<(String, String)> = files.collect();
+    env.extend(
+        files
+            .iter()
+            .map(|(name, file)| (name.as_str(), file.clone())),
+    );
     env.into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect()

@@ -6,11 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 
-use ondol_types::RelPath;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cgroup::Dirs;
-use crate::home::{Home, make_private_dir, remove_tree};
+use crate::home::{Home, file_variable, make_private_dir, remove_tree};
 use crate::model::PortRequest;
 use crate::procfs;
 use crate::sys::{self, JoinPlan, Preparation};
@@ -80,15 +79,6 @@ fn environment(home: &Home, order: &LaunchOrder, secrets: &Secrets) -> Vec<(Stri
         }
     }
     env.into_iter().collect()
-}
-
-/// The variable with the path of a secret file, for a file whose name can be part of one.
-fn file_variable(path: &RelPath) -> Option<String> {
-    let name = path.as_str();
-    let fits = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    fits.then(|| format!("{name}_FILE"))
 }
 
 /// Writes the secret files; a former incarnation's are removed first.

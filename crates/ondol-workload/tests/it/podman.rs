@@ -139,6 +139,8 @@ impl Podman {
             .args(&words[1..])
             .args(["system", "service", "--time=0"])
             .arg(format!("unix://{}", socket.display()))
+            // Its monitors leave files where they are.
+            .current_dir(&self.dir)
             .env("CONTAINERS_CONF", self.dir.join("containers.conf"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
