@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use ondol_auth::Denied;
 use ondol_types::{Classified, ErrorKind};
 use serde_json::{Value, json};
 
@@ -53,6 +54,9 @@ pub(super) struct Challenge {
     realm: Option<String>,
     service: String,
     scope: Option<String>,
+    /// Whether the request showed a token of a scope that did not ask to delete: clients that
+    /// count deleting as pushing ask for the scope that they are told then.
+    deletes: bool,
 }
 
 impl Challenge {
@@ -92,7 +96,15 @@ impl Challenge {
                 .map(|name| format!("repository:{name}:{actions}")),
         };
         let at_token = matches!(target, Target::Token);
+        let bearer = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .is_some_and(|value| {
+                let scheme = value.as_bytes().get(..7);
+                scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+            });
         Self {
+            deletes: bearer && actions == "delete",
             realm: host
                 .filter(|_| !at_token)
                 .map(|host| format!("{scheme}://{host}/v2/token")),
@@ -110,12 +122,20 @@ impl Challenge {
         if let Some(scope) = &self.scope {
             bearer.push_str(&format!(",scope=\"{scope}\""));
         }
+        if self.deletes {
+            bearer.push_str(",error=\"insufficient_scope\"");
+        }
         vec![bearer, basic]
     }
 }
 
 pub(super) fn refusal(error: &RegistryError, challenge: &Challenge) -> Response {
-    let status = status(error);
+    let forbidden = matches!(error, RegistryError::Denied(Denied::Forbidden { .. }));
+    let status = if forbidden && challenge.deletes {
+        StatusCode::UNAUTHORIZED
+    } else {
+        status(error)
+    };
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(error = %error, error.code = error.code(), "registry request failed");
     }
