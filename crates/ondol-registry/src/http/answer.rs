@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use ondol_auth::Denied;
 use ondol_types::{Classified, ErrorKind};
 use serde_json::{Value, json};
 
@@ -53,8 +54,10 @@ pub(super) struct Challenge {
     realm: Option<String>,
     service: String,
     scope: Option<String>,
-    /// Whether a bearer token was shown, which a client gets anew by the scope that it lacks.
-    bearer: bool,
+    /// Whether the request showed a token whose scope may be too narrow for what clients count
+    /// as pushing or as reading: deleting, and asking how far an upload is. They ask for the scope
+    /// that they are told then.
+    narrow: bool,
 }
 
 impl Challenge {
@@ -94,19 +97,22 @@ impl Challenge {
                 .map(|name| format!("repository:{name}:{actions}")),
         };
         let at_token = matches!(target, Target::Token);
+        let bearer = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .is_some_and(|value| {
+                let scheme = value.as_bytes().get(..7);
+                scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+            });
         Self {
+            narrow: bearer
+                && (actions == "delete"
+                    || (*request.method() == Method::GET && matches!(target, Target::Upload(..)))),
             realm: host
                 .filter(|_| !at_token)
                 .map(|host| format!("{scheme}://{host}/v2/token")),
             service: host.unwrap_or("ondol").to_owned(),
             scope,
-            bearer: request
-                .headers()
-                .get(header::AUTHORIZATION)
-                .is_some_and(|value| {
-                    let scheme = value.as_bytes().get(..7).unwrap_or_default();
-                    scheme.eq_ignore_ascii_case(b"bearer ")
-                }),
         }
     }
 
@@ -119,17 +125,19 @@ impl Challenge {
         if let Some(scope) = &self.scope {
             bearer.push_str(&format!(",scope=\"{scope}\""));
         }
+        if self.narrow {
+            bearer.push_str(",error=\"insufficient_scope\"");
+        }
         vec![bearer, basic]
     }
 }
 
 pub(super) fn refusal(error: &RegistryError, challenge: &Challenge) -> Response {
-    let status = match status(error) {
-        // A token that was asked for with less than this needs: the client asks for another.
-        StatusCode::FORBIDDEN if challenge.bearer && matches!(error, RegistryError::Denied(_)) => {
-            StatusCode::UNAUTHORIZED
-        }
-        status => status,
+    let forbidden = matches!(error, RegistryError::Denied(Denied::Forbidden { .. }));
+    let status = if forbidden && challenge.narrow {
+        StatusCode::UNAUTHORIZED
+    } else {
+        status(error)
     };
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(error = %error, error.code = error.code(), "registry request failed");

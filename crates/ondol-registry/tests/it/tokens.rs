@@ -133,6 +133,30 @@ async fn a_token_opens_what_its_scope_and_its_owner_allow() {
     }
 }
 
+/// crane asks to push when it deletes; it is told which scope to ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_token_that_deletes_is_told_the_scope() {
+    let server = Server::start().await;
+    let auth = server.basic(&[("web", Role::Maintainer)]).await;
+    let ask = async |scope: &str| {
+        let path = format!("/v2/token?scope=repository:web:{scope}");
+        bearer(&server.call("GET", &path, &auth, &[], "").await.2)
+    };
+    server.push_image("web", &auth, "v1", "image").await;
+    let tag = "/v2/web/manifests/v1";
+    let push = ask("pull,push").await;
+    let (status, headers, body) = server.call("DELETE", tag, &push, &[], "").await;
+    let offered = headers["www-authenticate"].to_str().unwrap();
+    assert_eq!(status, 401, "{}", text(&body));
+    assert!(text(&body).contains("DENIED"), "{}", text(&body));
+    let wanted = "scope=\"repository:web:delete\",error=\"insufficient_scope\"";
+    assert!(offered.ends_with(wanted), "{offered}");
+    let delete = ask("delete").await;
+    assert_eq!(server.call("DELETE", tag, &delete, &[], "").await.0, 202);
+    let developer = server.basic(&[("web", Role::Developer)]).await;
+    assert_eq!(server.call("DELETE", tag, &developer, &[], "").await.0, 403);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn oauth_forms_are_answered_and_revoking_ends_everything() {
     let server = Server::start().await;

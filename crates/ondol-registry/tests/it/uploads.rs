@@ -320,8 +320,10 @@ async fn a_hanging_request_is_overtaken() {
     let server = Server::start().await;
     let auth = server.basic(WEB).await;
     let location = begin(&server, &auth).await;
+    // Long enough that a part of it is written while the rest never comes.
+    let first = vec![1_u8; 3 << 20];
     let hanging = futures_util::StreamExt::chain(
-        futures_util::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from("one"))]),
+        futures_util::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from(first.clone()))]),
         futures_util::stream::pending(),
     );
     let url = format!("http://{}{location}", server.address);
@@ -329,13 +331,22 @@ async fn a_hanging_request_is_overtaken() {
         .patch(url)
         .header("authorization", &auth)
         .body(reqwest::Body::wrap_stream(hanging));
-    let first = tokio::spawn(request.send());
-    // The hanging request has the turn once it is refused to nobody else.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let hanging = tokio::spawn(request.send());
+    for _ in 0..500 {
+        let (_, headers, _) = server.call("GET", &location, &auth, &[], "").await;
+        if headers["range"] != "0-0" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let (status, headers, _) = server.call("PATCH", &location, &auth, &[], "two").await;
-    assert_eq!((status, headers["range"].to_str().unwrap()), (202, "0-5"));
-    assert_eq!(first.await.unwrap().unwrap().status().as_u16(), 409);
-    let end = format!("{location}?digest={}", sha256(b"onetwo"));
+    assert_eq!(status, 202);
+    let range = headers["range"].to_str().unwrap();
+    let have: usize = range.trim_start_matches("0-").parse::<usize>().unwrap() + 1 - 3;
+    assert!(have >= 1 << 20, "what came before stays: {range}");
+    assert_eq!(hanging.await.unwrap().unwrap().status().as_u16(), 409);
+    let whole = [&first[..have], b"two"].concat();
+    let end = format!("{location}?digest={}", sha256(&whole));
     assert_eq!(server.call("PUT", &end, &auth, &[], "").await.0, 201);
 }
 
