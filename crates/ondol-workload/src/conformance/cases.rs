@@ -376,12 +376,22 @@ pub async fn unknown_and_removed_workloads(bench: Bench) {
 pub async fn changes_are_signalled(bench: Bench) {
     let mut changes = bench.engine.changes();
     let before = *changes.borrow_and_update();
-    let spec = bench.script("true");
-    bench.run(&spec).await;
+    // It lives long enough that its start and its end are not one change.
+    let spec = bench.script("sleep 1");
+    bench.start(&spec).await;
+    let mut seen = before;
+    bench
+        .until("a signal for the start", || {
+            seen = *changes.borrow_and_update();
+            let signalled = seen > before;
+            async move { signalled }
+        })
+        .await;
+    bench.end(&spec.id).await;
     bench
         .until("a signal for the end", || {
             let now = *changes.borrow_and_update();
-            async move { now >= before + 2 }
+            async move { now > seen }
         })
         .await;
 }
