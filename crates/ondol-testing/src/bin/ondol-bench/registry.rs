@@ -1,5 +1,6 @@
-//! One large layer and two thousand small ones pushed and pulled by skopeo, and lists of ten
-//! thousand tags, here and at Debian's docker-registry.
+//! One large layer pushed and pulled by skopeo, two thousand small ones over eight connections,
+//! and lists of ten thousand tags, here and at Debian's docker-registry. Small layers have a client
+//! of their own because skopeo itself takes minutes of processor time for as many.
 
 use std::fs;
 use std::net::TcpListener;
@@ -24,6 +25,7 @@ const SMALL: Shape = Shape {
 };
 const TAGS: usize = 10_000;
 const LISTS: usize = 50;
+const CONNECTIONS: usize = 8;
 
 /// Layers of an image and bytes of each.
 #[derive(Clone, Copy)]
@@ -58,12 +60,8 @@ pub(crate) fn measure(report: &mut Report) {
             credentials: "any:any".to_owned(),
         }),
     ];
-    for (shape, what) in [
-        (LARGE, "200 MB image"),
-        (SMALL, "image of 2,000 small layers"),
-    ] {
-        images(report, &platform, &places, shape, what);
-    }
+    images(report, &platform, &places, LARGE, "200 MB image");
+    small_blobs(report, &platform, &places);
     lists(report, &places);
     report.note(format!("Registry: {ROUNDS} rounds in turn, incompressible layers, new bytes each round, both on the same disk; lists: median of {LISTS} requests."));
 }
@@ -118,18 +116,8 @@ fn images(
             median(times[0][place].clone()),
             median(times[1][place].clone()),
         ];
-        let rate = |time: f64| {
-            let megabytes = (shape.layers * shape.bytes) as f64 / 1e6;
-            if shape.layers == 1 {
-                format!("{}, {:.0} MB/s", seconds(time), megabytes / time)
-            } else {
-                format!(
-                    "{}, {:.0} layers/s",
-                    seconds(time),
-                    shape.layers as f64 / time
-                )
-            }
-        };
+        let megabytes = (shape.layers * shape.bytes) as f64 / 1e6;
+        let rate = |time: f64| format!("{}, {:.0} MB/s", seconds(time), megabytes / time);
         let rival = if theirs.is_nan() {
             "docker-registry is not installed".to_owned()
         } else {
@@ -137,6 +125,50 @@ fn images(
         };
         report.row(
             &format!("skopeo {verb} of a {what}"),
+            rate(ours),
+            rival,
+            "≤ docker-registry",
+        );
+    }
+}
+
+/// Pushes and pulls two thousand new blobs over eight connections, in turn.
+fn small_blobs(report: &mut Report, platform: &Platform, places: &[Option<Place>; 2]) {
+    let mut times: [[Vec<f64>; 2]; 2] = Default::default();
+    for round in 0..ROUNDS {
+        for (index, place) in places.iter().enumerate() {
+            let Some(place) = place else { continue };
+            let folder = layout(platform, 900_000 + (round * 2 + index) as u64, SMALL);
+            let measured = runtime().block_on(Client::new(place).blobs(&folder));
+            let _ = fs::remove_dir_all(folder);
+            match measured {
+                Ok((push, pull)) => {
+                    times[index][0].push(push);
+                    times[index][1].push(pull);
+                }
+                Err(error) => report.note(format!("Small blobs at {}: {error}", place.host)),
+            }
+        }
+    }
+    for (place, verb) in ["push", "pull"].iter().enumerate() {
+        let [ours, theirs] = [
+            median(times[0][place].clone()),
+            median(times[1][place].clone()),
+        ];
+        let rate = |time: f64| {
+            format!(
+                "{}, {:.0} blobs/s",
+                seconds(time),
+                SMALL.layers as f64 / time
+            )
+        };
+        let rival = if theirs.is_nan() {
+            "docker-registry is not installed".to_owned()
+        } else {
+            format!("docker-registry: {}", rate(theirs))
+        };
+        report.row(
+            &format!("{verb} of 2,000 blobs of 4 kB"),
             rate(ours),
             rival,
             "≤ docker-registry",
@@ -238,6 +270,56 @@ impl<'p> Client<'p> {
         let url = format!("/v2/{path}");
         let answer = self.send(reqwest::Method::GET, &url, "text/plain", Vec::new());
         answer.await?.bytes().await?;
+        Ok(())
+    }
+
+    /// Pushes every blob of a layout as clients do, and pulls them again. Returns the seconds of
+    /// both.
+    async fn blobs(&self, layout: &Path) -> anyhow::Result<(f64, f64)> {
+        use futures_util::{StreamExt, TryStreamExt, stream};
+        let mut blobs = Vec::new();
+        for entry in fs::read_dir(layout.join("blobs/sha256"))? {
+            let entry = entry?;
+            let digest = format!("sha256:{}", entry.file_name().to_string_lossy());
+            blobs.push((digest, fs::read(entry.path())?));
+        }
+        let began = Instant::now();
+        stream::iter(&blobs)
+            .map(|(digest, bytes)| self.push_blob(digest, bytes))
+            .buffer_unordered(CONNECTIONS)
+            .try_collect::<Vec<()>>()
+            .await?;
+        let push = began.elapsed().as_secs_f64();
+        let began = Instant::now();
+        let pulled = stream::iter(&blobs)
+            .map(|(digest, _)| async move {
+                let url = format!("/v2/images/small/blobs/{digest}");
+                let answer = self.send(reqwest::Method::GET, &url, "text/plain", Vec::new());
+                anyhow::Ok(answer.await?.bytes().await?.len())
+            })
+            .buffer_unordered(CONNECTIONS)
+            .try_collect::<Vec<usize>>()
+            .await?;
+        let pull = began.elapsed().as_secs_f64();
+        let expected: usize = blobs.iter().map(|(_, bytes)| bytes.len()).sum();
+        anyhow::ensure!(
+            pulled.iter().sum::<usize>() == expected,
+            "bytes are missing"
+        );
+        Ok((push, pull))
+    }
+
+    async fn push_blob(&self, digest: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let uploads = "/v2/images/small/blobs/uploads/";
+        let begun = self
+            .send(reqwest::Method::POST, uploads, "text/plain", Vec::new())
+            .await?;
+        let place = begun.headers()["location"].to_str()?.to_owned();
+        let join = if place.contains('?') { '&' } else { '?' };
+        let end = format!("{place}{join}digest={digest}");
+        let octets = "application/octet-stream";
+        self.send(reqwest::Method::PUT, &end, octets, bytes.to_vec())
+            .await?;
         Ok(())
     }
 
