@@ -27,6 +27,7 @@ pub use model::{
     Command, CommandState, Environment, Failure, Hold, Kind, ModelRef, Peak, Phase, Preview, Probe,
     Reason, Release, ReleaseConfig, Replica, ReplicaState, Rollout, RolloutState, Scale,
 };
+pub use plan::{EngineKind, Offer};
 pub use ports::{ImageConfig, Images, Models, Routes, SecretValues};
 pub use room::{Config, Deps};
 pub use routes::{

@@ -20,11 +20,21 @@ pub struct ImageConfig {
     pub workdir: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The TCP ports that it says it listens on, ascending.
+    pub ports: Vec<u16>,
+    /// Whether it has a root filesystem of its own, which the process engine cannot give.
+    pub own_root: bool,
 }
 
 /// Images by the digest of their manifest.
 #[async_trait]
 pub trait Images: Send + Sync + 'static {
+    /// What an image says about running it, read without unpacking it.
+    ///
+    /// # Errors
+    /// There is no such image (`NotFound`), it cannot be run on this machine (`InvalidInput`).
+    async fn describe(&self, image: &Digest) -> Result<ImageConfig, Problem>;
+
     /// Makes the files of an image stand below `dest`, a directory of the caller's own for this
     /// image alone. It is idempotent, also after it was interrupted in the middle, and cheap
     /// when the files stand already. Never called twice at once for one `dest`.

@@ -12,7 +12,7 @@ use ondol_workload::Engine;
 
 use crate::execute::probe::{Ask, OverHttp};
 use crate::model::Probes;
-use crate::plan::Limits;
+use crate::plan::{Limits, Offer};
 use crate::ports::{Images, Models, Routes, SecretValues};
 use crate::store::ReleaseCache;
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub max_previews: u32,
     /// How long a promoted model version waits for the rollout of the run that trained it.
     pub model_patience: Duration,
+    /// Which engines there are.
+    pub engines: Offer,
 }
 
 impl Config {
@@ -55,6 +57,7 @@ impl Config {
             concurrency: 16,
             max_previews: 20,
             model_patience: Duration::from_secs(10),
+            engines: Offer::default(),
         }
     }
 }

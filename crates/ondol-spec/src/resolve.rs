@@ -325,10 +325,8 @@ fn message_hint(message: &str, path: &[String]) -> Option<String> {
     if !message.contains("not a relative path that stays inside its folder") {
         return None;
     }
-    let volume = path.first().is_some_and(|key| key == "volumes");
-    Some(match volume {
-        true => "write a folder inside the work directory, such as `data`; an absolute path needs the container engine".to_owned(),
-        false => "write a path inside the repository, without a leading `/` and without `..`".to_owned(),
+    (path.first().map(String::as_str) != Some("volumes")).then(|| {
+        "write a path inside the repository, without a leading `/` and without `..`".to_owned()
     })
 }
 

@@ -49,6 +49,7 @@ pub(crate) const SHORT_FORMS: &[(&str, Short)] = &[
     ("service.replicas", Short::Count),
     ("service.hosts", Short::One),
     ("service.paths", Short::One),
+    ("service.capabilities", Short::One),
     ("release.command", Short::Text("run")),
     ("release.command", Short::Off),
     ("data.*", Short::Text("path")),

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod binary;
+pub mod engine;
 pub mod load;
 pub mod platform;
 pub mod process;

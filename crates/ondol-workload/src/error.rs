@@ -232,7 +232,7 @@ impl Classified for EngineError {
                 "let the program listen on $PORT and drop service.port, or run Ondol as root or with user namespaces allowed"
             }
             Self::Unreachable { .. } => {
-                "install Podman or Docker and start its API socket, or name it with the setting engine.address"
+                "install Podman (package `podman`) or Docker and start its API socket (`systemctl enable --now podman.socket`), or name another with `ondol serve --engine-address`"
             }
             Self::Foreign { .. } => "rename or remove it in the container engine, when it is yours",
             Self::Forbidden { .. } => "an administrator can allow it for this installation",

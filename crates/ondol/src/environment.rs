@@ -45,6 +45,14 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
         "where steps and services find the programs of this host (`ondol serve` passes its own on)",
     ),
     (
+        "DOCKER_HOST, CONTAINER_HOST",
+        "where the container engine answers, when `--engine-address` does not say",
+    ),
+    (
+        "XDG_RUNTIME_DIR",
+        "where the socket of a user's own Podman or Docker is",
+    ),
+    (
         "RUSTUP_HOME, JAVA_HOME, PYENV_ROOT, NVM_DIR",
         "passed on by `ondol serve` to steps and services, so that tools kept there work",
     ),
@@ -60,6 +68,9 @@ pub(crate) struct Environment {
     pub(crate) token: Option<Secret>,
     pub(crate) log: Option<String>,
     pub(crate) no_color: bool,
+    pub(crate) docker_host: Option<String>,
+    pub(crate) container_host: Option<String>,
+    pub(crate) runtime_dir: Option<PathBuf>,
     data: Option<PathBuf>,
     config_home: Option<PathBuf>,
     data_home: Option<PathBuf>,
@@ -77,6 +88,9 @@ impl Environment {
             token: text("ONDOL_TOKEN").map(Secret::new),
             log: text("ONDOL_LOG"),
             no_color: text("NO_COLOR").is_some(),
+            docker_host: text("DOCKER_HOST"),
+            container_host: text("CONTAINER_HOST"),
+            runtime_dir: text("XDG_RUNTIME_DIR").map(PathBuf::from),
             data: text("ONDOL_DATA").map(PathBuf::from),
             config_home: text("XDG_CONFIG_HOME").map(PathBuf::from),
             data_home: text("XDG_DATA_HOME").map(PathBuf::from),
@@ -87,6 +101,11 @@ impl Environment {
                 .filter_map(|name| Some(((*name).to_owned(), text(name)?)))
                 .collect(),
         }
+    }
+
+    /// The user's home directory.
+    pub(crate) fn home(&self) -> Option<&std::path::Path> {
+        self.home.as_deref()
     }
 
     /// Where logins are saved.

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use ondol_spec::model::{Limits as SpecLimits, SecretForm};
 use ondol_types::{EnvironmentName, RelPath, WorkloadId};
 use ondol_workload::{
-    Command, Limits, PortRequest, StopPolicy, StopSignal, WorkDir, WorkloadKind, WorkloadSpec,
+    Command, ContainerSpec, Limits, PortRequest, StopPolicy, StopSignal, WorkDir, WorkloadKind,
+    WorkloadSpec,
 };
 
+use super::contained;
 use crate::error::DeployError;
 use crate::model::Release;
+use crate::plan::{EngineKind, choose};
+use crate::ports::ImageConfig;
 use crate::room::Room;
 
 /// What is run of a release.
@@ -36,24 +40,38 @@ pub(super) async fn workload(
     rollout: &str,
     role: Role<'_>,
 ) -> Result<WorkloadSpec, DeployError> {
-    let image = image(room, release).await?;
+    let said = room.images.describe(&release.image).await;
+    let said = said.map_err(DeployError::room(format!(
+        "the image of release {} is not there",
+        release.number
+    )))?;
     let service = &release.config.service;
     let run = match &role {
-        Role::Replica(_) => service.run.clone(),
-        Role::Command(command) => command.run.clone(),
+        Role::Replica(_) => service.run.trim(),
+        Role::Command(command) => command.run.trim(),
     };
-    let command = if run.trim().is_empty() {
-        Command::Argv(image.cmd.clone())
-    } else {
-        Command::Shell(run)
-    };
+    if run.is_empty() && said.cmd.is_empty() {
+        return Err(DeployError::Invalid {
+            key: "service.run".to_owned(),
+            problem: "neither the specification nor the image says what to run".to_owned(),
+        });
+    }
     let kind = match role {
         Role::Replica(_) => WorkloadKind::KeepAlive,
         Role::Command(_) => WorkloadKind::Once,
     };
+    let surroundings = match engine(room, release, &said)? {
+        EngineKind::Process => on_host(room, release).await?,
+        EngineKind::Container => contained::surroundings(release, &said, &role),
+    };
+    let command = match run {
+        "" => Command::Argv(surroundings.image_command.clone()),
+        run => Command::Shell(run.to_owned()),
+    };
     let mut spec = WorkloadSpec::new(id, incarnation, release.project.clone(), kind, command);
-    spec.work_dir = WorkDir::CopyOf(image.root);
-    spec.env = image.env;
+    spec.work_dir = surroundings.work_dir;
+    spec.container = surroundings.container.map(Box::new);
+    spec.env = surroundings.env;
     spec.env.extend(release.config.service_env());
     spec.limits = limits(&service.limits);
     spec.stop = StopPolicy {
@@ -71,7 +89,9 @@ pub(super) async fn workload(
         Role::Replica(replica) => {
             spec.env.insert("ONDOL_REPLICA".to_owned(), replica.clone());
             spec.labels.insert("replica".to_owned(), replica);
-            (spec.port, spec.env) = port(service.port, spec.env);
+            spec.port = surroundings.port;
+            let host = surroundings.listen.to_owned();
+            spec.env.insert("HOST".to_owned(), host);
             ROLE_REPLICA
         }
         Role::Command(command) => {
@@ -81,7 +101,7 @@ pub(super) async fn workload(
         }
     };
     model(room, release, &mut spec).await?;
-    volumes(room, release, &mut spec).await?;
+    volumes(room, release, &mut spec, &said.workdir).await?;
     let secrets = room
         .secrets
         .values(&release.project, &release.environment, &release.secrets)
@@ -121,17 +141,48 @@ pub(super) async fn workload(
     Ok(spec)
 }
 
-fn port(
-    fixed: Option<u16>,
-    mut env: BTreeMap<String, String>,
-) -> (PortRequest, BTreeMap<String, String>) {
+/// What depends on where it runs.
+pub(super) struct Surroundings {
+    pub(super) work_dir: WorkDir,
+    pub(super) container: Option<ContainerSpec>,
+    /// Variables that the image brings and the engine does not.
+    pub(super) env: BTreeMap<String, String>,
+    /// What runs when the specification has no command.
+    pub(super) image_command: Vec<String>,
+    pub(super) port: PortRequest,
+    /// The address that the program is to listen on.
+    pub(super) listen: &'static str,
+}
+
+/// Where the release runs now. It was decided when the release was accepted; the installation may
+/// have changed since.
+fn engine(room: &Room, release: &Release, said: &ImageConfig) -> Result<EngineKind, DeployError> {
+    let own_root = said
+        .own_root
+        .then_some(("image", "the image has a root filesystem of its own"));
+    let asked = release.config.asked_engine(said.own_root);
+    choose(asked, own_root, room.config.engines).map_err(|refusal| DeployError::Unsupported {
+        key: refusal.key.to_owned(),
+        problem: refusal.problem,
+    })
+}
+
+/// Files of the image copied beside those of the host.
+async fn on_host(room: &Arc<Room>, release: &Release) -> Result<Surroundings, DeployError> {
+    let image = image(room, release).await?;
     // In a network namespace of its own a program is reached by its outer address.
-    let (request, host) = match fixed {
+    let (port, listen) = match release.config.service.port {
         Some(port) => (PortRequest::Fixed(port), "0.0.0.0"),
         None => (PortRequest::Auto, "127.0.0.1"),
     };
-    env.insert("HOST".to_owned(), host.to_owned());
-    (request, env)
+    Ok(Surroundings {
+        work_dir: WorkDir::CopyOf(image.root),
+        container: None,
+        env: image.env,
+        image_command: image.cmd,
+        port,
+        listen,
+    })
 }
 
 fn limits(spec: &SpecLimits) -> Limits {
@@ -179,12 +230,6 @@ async fn image(room: &Arc<Room>, release: &Release) -> Result<Unpacked, DeployEr
                 })?;
         path.below(&dir)
     };
-    if release.config.service.run.trim().is_empty() && config.cmd.is_empty() {
-        return Err(DeployError::Invalid {
-            key: "service.run".to_owned(),
-            problem: "neither the specification nor the image says what to run".to_owned(),
-        });
-    }
     Ok(Unpacked {
         root,
         env: config.env,
@@ -212,8 +257,12 @@ async fn model(
             model.version, model.name
         )))?;
     drop(one);
+    let seen = match &mut spec.container {
+        Some(container) => contained::share_model(container, dir),
+        None => dir.to_string_lossy().into_owned(),
+    };
     let variables = [
-        ("ONDOL_MODEL_DIR", dir.to_string_lossy().into_owned()),
+        ("ONDOL_MODEL_DIR", seen),
         ("ONDOL_MODEL_NAME", model.name.to_string()),
         ("ONDOL_MODEL_VERSION", model.version.to_string()),
     ];
@@ -226,12 +275,28 @@ async fn volumes(
     room: &Arc<Room>,
     release: &Release,
     spec: &mut WorkloadSpec,
+    image_dir: &str,
 ) -> Result<(), DeployError> {
-    for (name, inside) in &release.config.volumes {
+    for (name, path) in &release.config.volumes {
         let environment: &EnvironmentName = &release.environment;
         let dir = room.volume_dir(&release.project, environment, name.as_str());
-        make_dir(&dir).await?;
-        spec.volumes.push((dir, inside.clone()));
+        match (&mut spec.container, path.inside()) {
+            (Some(container), _) => {
+                contained::volume(container, (environment, name), &dir, &path.at(image_dir));
+            }
+            (None, Some(inside)) => {
+                make_dir(&dir).await?;
+                spec.volumes.push((dir, inside.clone()));
+            }
+            (None, None) => {
+                return Err(DeployError::Unsupported {
+                    key: format!("volumes.{name}"),
+                    problem: format!(
+                        "`{path}` is an absolute path, which the engine `process` does not have"
+                    ),
+                });
+            }
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod command;
 mod compose;
+mod contained;
 mod fail;
 mod launch;
 pub(crate) mod probe;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ondol_spec::model::{Release as ReleaseSpec, SecretRef, Service, Spec};
+use ondol_spec::model::{Engine, Release as ReleaseSpec, SecretRef, Service, Spec, VolumePath};
 use ondol_types::{
     CommitId, Digest, EnvironmentName, ModelName, ProjectName, RelPath, ReleaseId, RunId,
     SecretName, Timestamp, VolumeName,
@@ -62,7 +62,7 @@ pub struct ReleaseConfig {
     /// The secrets that it gets.
     pub secrets: Vec<SecretRef>,
     /// Folders that outlive releases.
-    pub volumes: BTreeMap<VolumeName, RelPath>,
+    pub volumes: BTreeMap<VolumeName, VolumePath>,
     /// Environment variables of the project; those of the service are stronger.
     pub env: BTreeMap<String, String>,
     /// The model that it serves.
@@ -86,12 +86,36 @@ impl ReleaseConfig {
         })
     }
 
+    /// The engine that is asked for. A server that is Ondol's own runs nothing of the project, so it
+    /// needs no container where services are to have one.
+    pub(crate) fn asked_engine(&self, image_has_root: bool) -> Engine {
+        match self.service.engine {
+            Engine::Auto if !image_has_root && is_own_server(&self.service.run) => Engine::Process,
+            asked => asked,
+        }
+    }
+
     /// The environment of the service, the platform's own variables not among it.
     pub fn service_env(&self) -> BTreeMap<String, String> {
         let mut env = self.env.clone();
         env.extend(self.service.env.clone());
         env
     }
+}
+
+/// Whether a command is one of Ondol's own servers over files of the image, and nothing more.
+fn is_own_server(run: &str) -> bool {
+    if run == "ondol model-server" {
+        return true;
+    }
+    let Some(root) = run.strip_prefix("ondol static-server --root ") else {
+        return false;
+    };
+    let plain = |root: &str| {
+        root.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+    };
+    root == "." || plain(root) && !root.starts_with('-') && root.parse::<RelPath>().is_ok()
 }
 
 /// A release. Only the two moments at its end ever change.
@@ -159,5 +183,31 @@ impl Release {
             self.image.algorithm().name(),
             self.image.hex()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_command_is_an_own_server() {
+        for own in [
+            "ondol model-server",
+            "ondol static-server --root .",
+            "ondol static-server --root public/site",
+        ] {
+            assert!(is_own_server(own), "{own}");
+        }
+        for other in [
+            "ondol model-server; id",
+            "ondol static-server --root /etc",
+            "ondol static-server --root ../..",
+            "ondol static-server --root a$(id)",
+            "ondol static-server --root a --root /etc",
+            "python app.py",
+        ] {
+            assert!(!is_own_server(other), "{other}");
+        }
     }
 }

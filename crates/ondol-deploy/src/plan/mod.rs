@@ -6,6 +6,7 @@
 //! that.
 
 mod canary;
+mod engine;
 mod replicas;
 mod rollout;
 mod scale;
@@ -26,6 +27,8 @@ use crate::routes::Counters;
 use crate::store::Ended;
 
 pub(crate) use canary::{Decision, Stand, decide};
+pub(crate) use engine::choose;
+pub use engine::{EngineKind, Offer};
 pub(crate) use scale::{Load, Sample, bounds, judge, wanted};
 
 /// How long things may take when nobody said so.

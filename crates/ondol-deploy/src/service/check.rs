@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ondol_spec::model::{Engine as EngineName, Spec};
+use ondol_spec::model::Spec;
 use ondol_types::ProjectName;
 
 use crate::error::DeployError;
 use crate::model::ReleaseConfig;
+use crate::plan::{EngineKind, choose};
+use crate::ports::ImageConfig;
 use crate::room::Room;
 use crate::routes::claims;
 
@@ -25,46 +27,38 @@ fn invalid(key: impl Into<String>, problem: impl Into<String>) -> DeployError {
     }
 }
 
-/// The configuration of a specification, fit for this installation.
+/// The configuration of a specification, fit for this installation and this image.
 pub(super) fn config_of(
     room: &Room,
     project: &ProjectName,
     spec: &Spec,
+    image: &ImageConfig,
 ) -> Result<ReleaseConfig, DeployError> {
     let config = ReleaseConfig::of(spec).ok_or(DeployError::NoService)?;
-    engine(room, spec, &config)?;
+    let own_root = spec.needs_container().or_else(|| {
+        image
+            .own_root
+            .then(|| ("image", "it has a root filesystem of its own".to_owned()))
+    });
+    let own_root = own_root.as_ref().map(|(key, why)| (*key, why.as_str()));
+    let kind = choose(
+        config.asked_engine(image.own_root),
+        own_root,
+        room.config.engines,
+    )
+    .map_err(|refusal| DeployError::Unsupported {
+        key: refusal.key.to_owned(),
+        problem: refusal.problem,
+    })?;
+    if kind == EngineKind::Container && !image.own_root {
+        return Err(DeployError::Unsupported {
+            key: own_root.map_or("service.engine", |(key, _)| key).to_owned(),
+            problem: "the image has no root filesystem of its own: set `build.base` or write a Dockerfile".to_owned(),
+        });
+    }
     hosts(room, project, &config)?;
     bounds(&config)?;
     Ok(config)
-}
-
-fn engine(room: &Room, spec: &Spec, config: &ReleaseConfig) -> Result<(), DeployError> {
-    let have = room.engine.name();
-    let asked = match config.service.engine {
-        EngineName::Auto => have,
-        EngineName::Process => "process",
-        EngineName::Container => "container",
-        EngineName::Kubernetes => "kubernetes",
-    };
-    if asked != have {
-        return Err(DeployError::Unsupported {
-            key: "service.engine".to_owned(),
-            problem: format!(
-                "the engine `{asked}` is not set up here; this installation runs `{have}`"
-            ),
-        });
-    }
-    if have == "process"
-        && let Some((key, why)) = spec.needs_container()
-    {
-        return Err(DeployError::Unsupported {
-            key: key.to_owned(),
-            problem: format!(
-                "{why}, which the engine `process` does not have; the engine `container` has"
-            ),
-        });
-    }
-    Ok(())
 }
 
 fn hosts(room: &Room, project: &ProjectName, config: &ReleaseConfig) -> Result<(), DeployError> {

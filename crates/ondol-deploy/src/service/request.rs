@@ -76,8 +76,8 @@ impl DeployService {
     /// bring old code back; its rollout ends at once and says so.
     ///
     /// # Errors
-    /// Not allowed; the specification asks for what this installation cannot do or breaks a
-    /// bound; a host belongs to another project; the key was used for something else.
+    /// Not allowed; there is no such image; the specification asks for what this installation
+    /// cannot do or breaks a bound; a host belongs to another project; the key was used for something else.
     pub async fn request(
         &self,
         ctx: &Ctx,
@@ -85,7 +85,10 @@ impl DeployService {
     ) -> Result<Requested, DeployError> {
         ctx.require(Action::Deploy, &request.project)?;
         check::key(&request.key)?;
-        let mut config = check::config_of(self.room(), &request.project, &request.spec)?;
+        // An image that is not there is refused before anything is written about it.
+        let image = self.room().images.describe(&request.image).await;
+        let image = image.map_err(DeployError::room("the image cannot be released"))?;
+        let mut config = check::config_of(self.room(), &request.project, &request.spec, &image)?;
         let production = request.environment == EnvironmentName::production();
         if request.preview.is_some() {
             if production {

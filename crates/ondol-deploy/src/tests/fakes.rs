@@ -69,6 +69,8 @@ pub(super) struct Inner {
     pub(super) traffic: BTreeMap<ReleaseId, ReleaseTraffic>,
     pub(super) secrets: BTreeMap<SecretName, i64>,
     pub(super) broken_images: Vec<Digest>,
+    /// Images with a root filesystem of their own.
+    pub(super) rooted_images: Vec<Digest>,
     violations: Vec<String>,
 }
 
@@ -431,6 +433,25 @@ fn observation(id: &WorkloadId, workload: &Workload) -> Observation {
     }
 }
 
+/// The image that a workload was made of.
+fn image_of(spec: &WorkloadSpec) -> Digest {
+    if let Some(container) = &spec.container {
+        let ondol_workload::container::ImageRef::Stored(image) = &container.image else {
+            panic!("releases run images of the registry")
+        };
+        return image.clone();
+    }
+    let WorkDir::CopyOf(dir) = &spec.work_dir else {
+        panic!("replicas get a copy of their own")
+    };
+    let name = dir
+        .ancestors()
+        .filter_map(|dir| dir.file_name()?.to_str())
+        .find(|name| name.starts_with("sha256-"));
+    let name = name.expect("the folder of an image");
+    name.replacen('-', ":", 1).parse().unwrap()
+}
+
 #[async_trait]
 impl Engine for Outside {
     fn name(&self) -> &'static str {
@@ -465,18 +486,7 @@ impl Engine for Outside {
                     });
                 }
             }
-            let WorkDir::CopyOf(dir) = &spec.work_dir else {
-                panic!("replicas get a copy of their own")
-            };
-            let name = dir
-                .ancestors()
-                .filter_map(|dir| dir.file_name()?.to_str())
-                .find(|name| name.starts_with("sha256-"));
-            let image: Digest = name
-                .expect("the folder of an image")
-                .replacen('-', ":", 1)
-                .parse()
-                .unwrap();
+            let image = image_of(&spec);
             let behaviour = inner
                 .behaviours
                 .get(&image)
@@ -759,16 +769,28 @@ impl Images for Outside {
                 "a layer is damaged",
             ));
         }
-        let env = BTreeMap::from([
-            ("FROM_IMAGE".to_owned(), "1".to_owned()),
-            ("SHARED".to_owned(), "image".to_owned()),
-        ]);
+        Ok(image_config())
+    }
+
+    async fn describe(&self, image: &Digest) -> Result<ImageConfig, Problem> {
         Ok(ImageConfig {
-            env,
-            cmd: vec!["serve".into()],
-            workdir: "/app".into(),
-            labels: BTreeMap::new(),
+            own_root: self.lock().rooted_images.contains(image),
+            ports: vec![9000],
+            ..image_config()
         })
+    }
+}
+
+fn image_config() -> ImageConfig {
+    let env = BTreeMap::from([
+        ("FROM_IMAGE".to_owned(), "1".to_owned()),
+        ("SHARED".to_owned(), "image".to_owned()),
+    ]);
+    ImageConfig {
+        env,
+        cmd: vec!["serve".into()],
+        workdir: "/app".into(),
+        ..ImageConfig::default()
     }
 }
 

@@ -8,7 +8,7 @@ use ondol_types::event::{self, ModelVersionEvent};
 use ondol_types::{Classified, ErrorKind};
 
 use super::fakes::{Behaviour, image};
-use super::sim::{Sim, canary, plain, production, sims, spec, web, with_command};
+use super::sim::{Sim, canary, plain, production, sim, sims, spec, web, with_command};
 use crate::model::{Failure, Hold, ModelRef, Reason, ReplicaState, RolloutState};
 use crate::routes::{Histogram, ReleaseTraffic};
 use crate::store;
@@ -118,6 +118,90 @@ async fn what_a_program_is_given() {
             .count();
         assert_eq!(volumes, 1);
     }
+}
+
+#[tokio::test]
+async fn an_image_with_a_root_of_its_own_is_given_a_container() {
+    use ondol_workload::container::{Entrypoint, ImageRef};
+    use ondol_workload::{PortRequest, WorkDir};
+    for mut sim in sims().await {
+        sim.outside.lock().rooted_images.push(image(1));
+        let wanted = spec(|spec| {
+            with_command(spec);
+            spec.build.dockerfile = Some("Dockerfile".parse().unwrap());
+            let service = spec.service.as_mut().unwrap();
+            service.run = String::new();
+            service.capabilities = vec!["CHOWN".parse().unwrap()];
+            spec.volumes
+                .insert("inner".parse().unwrap(), "data".parse().unwrap());
+            spec.volumes
+                .insert("outer".parse().unwrap(), "/var/lib/data".parse().unwrap());
+        });
+        let request = sim.request_of("none", 1, wanted.clone());
+        let refused = sim.process.service.request(&sim.ctx(), request).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        assert!(refused.to_string().contains("podman"), "{refused}");
+
+        sim.offer(crate::Offer {
+            container: true,
+            ..crate::Offer::default()
+        });
+        sim.live("one", 1, wanted).await;
+        let given = sim.outside.spec(&sim.outside.running(&image(1))[0]);
+        let container = given.container.as_deref().unwrap();
+        assert_eq!(container.image, ImageRef::Stored(image(1)));
+        assert_eq!(container.entrypoint, Entrypoint::OfImage);
+        assert_eq!(container.network.as_deref(), Some("production"));
+        assert_eq!(container.names, ["web"]);
+        assert!(container.capabilities.contains("CHOWN"));
+        let volumes: Vec<_> = container
+            .volumes
+            .iter()
+            .map(|volume| (volume.name.as_str(), volume.target.as_str()))
+            .collect();
+        let expected = [
+            ("production.inner", "/app/data"),
+            ("production.outer", "/var/lib/data"),
+        ];
+        assert_eq!(volumes, expected);
+        assert_eq!(given.port, PortRequest::Fixed(9000), "the image exposes it");
+        assert_eq!(given.env.get("HOST").map(String::as_str), Some("0.0.0.0"));
+        assert!(!given.env.contains_key("FROM_IMAGE"), "the engine has it");
+        assert_eq!(given.work_dir, WorkDir::Fresh);
+        let command = sim.outside.command_spec().container.unwrap();
+        assert_eq!(command.entrypoint, Entrypoint::Replaced);
+        assert!(command.names.is_empty(), "nobody looks for it");
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_on_the_host_is_shared_with_the_container() {
+    let mut sim = sim().await;
+    sim.outside.lock().rooted_images.push(image(2));
+    sim.offer(crate::Offer {
+        container: true,
+        ..crate::Offer::default()
+    });
+    let with_volume = |rooted: bool| {
+        spec(move |spec| {
+            spec.volumes
+                .insert("state".parse().unwrap(), "data".parse().unwrap());
+            if rooted {
+                spec.build.dockerfile = Some("Dockerfile".parse().unwrap());
+            }
+        })
+    };
+    sim.live("one", 1, with_volume(false)).await;
+    let on_host = sim.config().volumes.join("web/state");
+    std::fs::write(on_host.join("row"), "1").unwrap();
+    sim.live("two", 2, with_volume(true)).await;
+    let given = sim.outside.spec(&sim.outside.running(&image(2))[0]);
+    let container = given.container.unwrap();
+    assert!(container.volumes.is_empty());
+    assert_eq!(container.shared[0].source, on_host);
+    assert_eq!(container.shared[0].target, "/app/data");
+    assert!(!container.shared[0].read_only);
 }
 
 #[tokio::test]
@@ -906,7 +990,7 @@ async fn what_this_installation_cannot_run_is_refused_by_name() {
         }))
         .await;
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("`container`"), "{error}");
+        assert!(error.to_string().contains("Podman"), "{error}");
         let error = refused(spec(|spec| spec.service = None)).await;
         assert!(matches!(error, DeployError::NoService));
         let error = refused(spec(|spec| spec.release.steps = vec![50, 10])).await;

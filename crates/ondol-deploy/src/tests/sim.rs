@@ -438,6 +438,12 @@ impl Sim {
         self.served = false;
     }
 
+    /// Which engines there are from now on.
+    pub(super) fn offer(&mut self, engines: crate::Offer) {
+        self.config.engines = engines;
+        self.restart();
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }

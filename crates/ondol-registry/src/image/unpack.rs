@@ -14,30 +14,19 @@ use std::path::{Component, Path, PathBuf};
 
 use ondol_auth::Ctx;
 use ondol_types::Digest;
-use serde_json::Value;
 
 use super::build::APP_DIR;
 use super::extensions::{Bounded, Extensions};
 use super::layer::link_stays_inside;
+use super::parts::{Described, configuration, described};
 use crate::error::RegistryError;
-use crate::model::{Manifest, Reference, Repository};
+use crate::model::Repository;
 use crate::service::RegistryService;
 
 const MAX_BYTES: u64 = 20 << 30;
 const MAX_ENTRIES: u64 = 1_000_000;
 /// What all of an archive may unpack to, with everything that is not kept.
 const MAX_UNPACKED: u64 = 4 * MAX_BYTES;
-
-/// What an image says about running it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unpacked {
-    /// Entrypoint and command, ready to execute.
-    pub command: Vec<String>,
-    /// Environment as `(name, value)`.
-    pub env: Vec<(String, String)>,
-    /// Labels of the image configuration.
-    pub labels: Vec<(String, String)>,
-}
 
 impl RegistryService {
     /// Writes the `/app` of an image into `destination`, which must not exist yet or be empty.
@@ -53,27 +42,15 @@ impl RegistryService {
         repository: &Repository,
         image: &Digest,
         destination: &Path,
-    ) -> Result<Unpacked, RegistryError> {
-        let pulled = self
-            .manifest(ctx, repository, &Reference::Digest(image.clone()))
-            .await?;
-        let manifest = Manifest::parse(&pulled.bytes, &pulled.media_type)?;
-        let (config, layers) = manifest
-            .blobs
-            .split_first()
-            .ok_or_else(|| RegistryError::ManifestInvalid("it has no configuration".to_owned()))?;
-        let config: Value = serde_json::from_slice(
-            &self.blobs().read(&config.digest, 4 << 20).await?,
-        )
-        .map_err(|error| {
-            RegistryError::ManifestInvalid(format!("its configuration is not JSON: {error}"))
-        })?;
+    ) -> Result<Described, RegistryError> {
+        let parts = self.image_parts(ctx, repository, image).await?;
+        let said = described(&configuration(&parts.config)?);
         fs::create_dir_all(destination).map_err(RegistryError::io(destination.display()))?;
         let mut budget = Budget {
             bytes: MAX_BYTES,
             entries: MAX_ENTRIES,
         };
-        for layer in layers {
+        for layer in &parts.layers {
             self.blobs().verify(&layer.digest).await?;
             let (file, _) = self.blobs().open_file(&layer.digest).await?;
             let file = file.into_std().await;
@@ -96,36 +73,7 @@ impl RegistryService {
             .await
             .map_err(|error| RegistryError::io("a layer")(io::Error::other(error)))??;
         }
-        Ok(describe(&config["config"]))
-    }
-}
-
-fn describe(config: &Value) -> Unpacked {
-    let words = |value: &Value| -> Vec<String> {
-        value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|word| word.as_str().map(str::to_owned))
-            .collect()
-    };
-    let mut command = words(&config["Entrypoint"]);
-    command.extend(words(&config["Cmd"]));
-    let env = words(&config["Env"])
-        .iter()
-        .filter_map(|entry| entry.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    let labels = config["Labels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-        .collect();
-    Unpacked {
-        command,
-        env,
-        labels,
+        Ok(said)
     }
 }
 

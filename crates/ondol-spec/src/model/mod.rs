@@ -14,10 +14,11 @@ mod service;
 mod step;
 pub(crate) mod text;
 mod train;
+mod volume;
 
 use std::collections::BTreeMap;
 
-use ondol_types::{DatasetName, ProjectName, RelPath, StepName, VolumeName};
+use ondol_types::{DatasetName, ProjectName, StepName, VolumeName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -27,13 +28,14 @@ pub use data::{Column, ColumnType, Dataset, Scalar, Schema};
 pub use pattern::Pattern;
 pub use release::{Release, Strategy};
 pub use secret::{SecretForm, SecretRef};
-pub use service::{Engine, Expect, Health, Limits, Replicas, Service, Target};
+pub use service::{Capability, Engine, Expect, Health, Limits, Replicas, Service, Target};
 pub use step::{BUILT_IN_STEPS, Previews, Step};
 pub(crate) use text::text_form;
 pub use text::{ByteSize, HostName, Percent, Period, TextError, UrlPath};
 pub use train::{
     AutoTrain, Code, Drift, DriftReference, Metric, Monitor, Slo, Task, Train, TrainOn,
 };
+pub use volume::VolumePath;
 
 /// Everything that one commit of a project asks for, complete: every default is filled in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -59,8 +61,9 @@ pub struct Spec {
     /// Secrets that the service, its release command and training receive, as environment variables
     /// or files.
     pub secrets: Vec<SecretRef>,
-    /// Folders that outlive releases: volume name and path inside the work directory.
-    pub volumes: BTreeMap<VolumeName, RelPath>,
+    /// Folders that outlive releases: volume name and path inside the work directory, or an
+    /// absolute path where the service has a root filesystem of its own.
+    pub volumes: BTreeMap<VolumeName, VolumePath>,
     /// How a model is trained when data or code changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<Train>,
@@ -107,12 +110,17 @@ impl Spec {
                 format!("`{file}` describes a root filesystem of its own"),
             ));
         }
-        self.build.base.as_ref().map(|base| {
-            (
+        if let Some(base) = &self.build.base {
+            return Some((
                 "build.base",
                 format!("the base image `{base}` is a root filesystem of its own"),
-            )
-        })
+            ));
+        }
+        let absolute = self.volumes.values().find(|path| path.is_absolute())?;
+        Some((
+            "volumes",
+            format!("the absolute path `{absolute}` lies in a root filesystem of its own"),
+        ))
     }
 
     /// Whether pushed data of `dataset` starts a training run.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ByteSize, HostName, Percent, Period, UrlPath};
+use super::{ByteSize, HostName, Percent, Period, TextError, UrlPath, text_form};
 
 /// What is kept running and reached through the gateway.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -41,9 +41,23 @@ pub struct Service {
     /// What one replica may use.
     #[serde(default)]
     pub limits: Limits,
-    /// Where replicas run. Default: `process`, unless the installation says otherwise.
+    /// Where replicas run. Default: `container` for an image with a root filesystem of its own,
+    /// otherwise `process`, unless the installation says otherwise.
     #[serde(default)]
     pub engine: Engine,
+    /// The user that the program runs as in a container, as `uid`, `uid:gid` or a name that the
+    /// image knows. Default: the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Whether the root filesystem of a container cannot be written; `/tmp` and `/run` are in
+    /// memory then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+    /// Capabilities of the kernel that a container keeps, such as `CHOWN`, `SETUID` and `SETGID` for
+    /// a program that starts as root and then gives it up. Default: none; what reaches beyond the
+    /// container is refused unless an administrator allows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<Capability>,
     /// Environment variables of the service, over those of the project.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -64,6 +78,9 @@ impl Service {
             stop: Self::default_stop(),
             limits: Limits::default(),
             engine: Engine::default(),
+            user: None,
+            read_only: false,
+            capabilities: Vec::new(),
             env: BTreeMap::new(),
         }
     }
@@ -202,3 +219,45 @@ pub enum Engine {
     /// Kubernetes.
     Kubernetes,
 }
+
+/// A capability of the kernel by its name, without `CAP_`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Capability(Box<str>);
+
+impl Capability {
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Capability {
+    type Err = TextError;
+
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        let name = text.strip_prefix("CAP_").unwrap_or(text);
+        let fits = (1..=40).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+            && name != "ALL";
+        match fits {
+            true => Ok(Self(name.into())),
+            false => Err(TextError::new(text, "a capability such as `CHOWN`")),
+        }
+    }
+}
+
+impl std::fmt::Display for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::fmt::Debug for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_form!(Capability, "a capability such as `CHOWN`");

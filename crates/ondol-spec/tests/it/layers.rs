@@ -51,7 +51,7 @@ fn the_example_of_the_design_is_read_as_it_stands() {
         spec.release.command.as_ref().unwrap().run,
         "python migrate.py"
     );
-    assert_eq!(spec.volumes.values().next().unwrap().as_str(), "data");
+    assert_eq!(spec.volumes.values().next().unwrap().to_string(), "data");
     let slo = &spec.monitor.slo;
     assert!((slo.availability.unwrap().ratio() - 0.999).abs() < 1e-12);
     assert_eq!(slo.p95, Some(Period::from_millis(300)));

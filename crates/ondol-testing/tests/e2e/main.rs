@@ -6,6 +6,7 @@
 
 mod bad_days;
 mod clients;
+mod containers;
 mod crash;
 mod environments;
 mod events;

@@ -57,8 +57,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) secrets: Option<PathBuf>,
     /// Volumes of the project as the engine calls them, with their places.
     pub(crate) volumes: Vec<(String, String, bool)>,
-    /// Directories of the host that are shared, with their places.
-    pub(crate) shared: Vec<(PathBuf, String)>,
+    /// Directories of the host that are shared, with their places, and whether only to be read.
+    pub(crate) shared: Vec<(PathBuf, String, bool)>,
     /// This process's own hard limits on open files and processes.
     pub(crate) open_files: Option<u64>,
     pub(crate) processes: Option<u64>,
@@ -187,8 +187,8 @@ fn mounts(plan: &Plan<'_>, work_dir: &str) -> Vec<Mount> {
         WorkDir::CopyOf(_) => mounts.push(volume(None, work_dir, false)),
         WorkDir::Existing(dir) => mounts.push(bind(dir, work_dir, false)),
     }
-    for (dir, target) in &plan.shared {
-        mounts.push(bind(dir, target, false));
+    for (dir, target, read_only) in &plan.shared {
+        mounts.push(bind(dir, target, *read_only));
     }
     for (name, target, read_only) in &plan.volumes {
         mounts.push(volume(Some(name), target, *read_only));

@@ -31,8 +31,8 @@ use crate::model::{Usage, WorkDir, WorkloadSpec};
 use crate::procfs;
 use crate::wire::{ContainerOrder, LaunchOrder, Secrets};
 
-/// How long a container that was killed may take to be gone.
-const GONE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a container that was killed may take to be gone, and its engine to remove it.
+const GONE_PATIENCE: Duration = Duration::from_secs(20);
 
 fn wanted(spec: &WorkloadSpec) -> Result<&ContainerSpec, EngineError> {
     spec.container.as_deref().ok_or_else(|| EngineError::Spec {
@@ -69,6 +69,10 @@ impl Backend for Host {
         host_port: Option<u16>,
     ) -> Result<(), EngineError> {
         let (address, docker) = self.finder.client().await?;
+        let used = fleet.dir().join(super::USED_FILE);
+        if !used.exists() {
+            std::fs::write(&used, "").map_err(EngineError::io("write", &used))?;
+        }
         let made = {
             // Networks that nothing uses yet must not be taken for networks that nothing needs.
             let _using = self.surroundings.read().await;
@@ -112,36 +116,46 @@ impl Backend for Host {
             // Its end is the end of every process of the container.
             procfs::signal_all(&[first.pid].into(), Signal::KILL);
         }
-        let removed = match &identity.container {
-            Some(container) => match container.address.parse().map(|address| connect(&address)) {
-                Ok(Ok(docker)) => remove_container(&docker, &container.id).await,
-                Ok(Err(error)) => Err(error),
-                Err(error) => Err(EngineError::Unreachable {
-                    engine: "container",
-                    reason: error.to_string(),
-                }),
-            },
-            None => Ok(()),
-        };
-        let gone = || {
-            identity
+        let deadline = std::time::Instant::now() + GONE_PATIENCE;
+        loop {
+            let error = match remove_recorded(identity).await {
+                Ok(()) => return Ok(settled),
+                // What is left of it in the engine is no longer running, and the sweep removes it.
+                Err(_) if !same_boot => return Ok(settled),
+                Err(error) => error,
+            };
+            // An engine that is itself cleaning up behind the container refuses to remove it for
+            // a moment; one that does not answer is not waited for once the container is gone.
+            let gone = identity
                 .child
                 .as_ref()
-                .is_some_and(|first| !first.is_alive())
-        };
-        match removed {
-            Ok(()) => Ok(settled),
-            // What is left of it in the engine is no longer running, and the sweep removes it.
-            Err(_) if !same_boot => Ok(settled),
-            Err(error) => {
-                let deadline = std::time::Instant::now() + GONE_PATIENCE;
-                while first.is_some() && !gone() && std::time::Instant::now() < deadline {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                if gone() { Ok(settled) } else { Err(error) }
+                .is_some_and(|first| !first.is_alive());
+            let patient = std::time::Instant::now() < deadline;
+            match error {
+                EngineError::Unreachable { .. } if gone => return Ok(settled),
+                EngineError::Refused { .. } if patient => {}
+                _ if gone => return Ok(settled),
+                _ if first.is_some() && patient => {}
+                error => return Err(error),
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Removes the container that an identity names, if it names one.
+async fn remove_recorded(identity: &IdentityFile) -> Result<(), EngineError> {
+    let Some(container) = &identity.container else {
+        return Ok(());
+    };
+    let address = container
+        .address
+        .parse()
+        .map_err(|error: super::AddressError| EngineError::Unreachable {
+            engine: "container",
+            reason: error.to_string(),
+        })?;
+    remove_container(&connect(&address)?, &container.id).await
 }
 
 /// What was made for an incarnation.
@@ -167,29 +181,30 @@ impl Made {
 }
 
 impl Host {
-    /// Directories of the host that appear in the container. Only below directories that the
-    /// engine was told it may share.
+    /// A directory of the host, resolved, if it lies below those that the engine may share.
+    fn allowed(&self, spec: &WorkloadSpec, dir: &Path) -> Result<PathBuf, EngineError> {
+        let resolved = dir.canonicalize().map_err(|_| EngineError::Spec {
+            id: spec.id,
+            problem: format!("there is no directory {}", dir.display()),
+        })?;
+        let allowed = self
+            .shared_dirs
+            .iter()
+            .any(|shared| resolved.starts_with(shared));
+        if allowed && resolved.is_dir() {
+            return Ok(resolved);
+        }
+        Err(EngineError::Forbidden {
+            id: spec.id,
+            problem: format!(
+                "{} is a directory of the host that containers may not see",
+                dir.display()
+            ),
+        })
+    }
+
+    /// Directories of the host that appear in the work directory.
     fn shared(&self, spec: &WorkloadSpec) -> Result<Vec<(PathBuf, String)>, EngineError> {
-        let resolve = |dir: &Path| {
-            let resolved = dir.canonicalize().map_err(|_| EngineError::Spec {
-                id: spec.id,
-                problem: format!("there is no directory {}", dir.display()),
-            })?;
-            let allowed = self
-                .shared_dirs
-                .iter()
-                .any(|shared| resolved.starts_with(shared));
-            if allowed && resolved.is_dir() {
-                return Ok(resolved);
-            }
-            Err(EngineError::Forbidden {
-                id: spec.id,
-                problem: format!(
-                    "{} is a directory of the host that containers may not see",
-                    dir.display()
-                ),
-            })
-        };
         match &spec.work_dir {
             WorkDir::Fresh => {}
             WorkDir::CopyOf(dir) | WorkDir::Existing(dir) if !dir.is_dir() => {
@@ -199,7 +214,7 @@ impl Host {
                 });
             }
             WorkDir::CopyOf(_) => {}
-            WorkDir::Existing(dir) => drop(resolve(dir)?),
+            WorkDir::Existing(dir) => drop(self.allowed(spec, dir)?),
         }
         let mut shared = Vec::new();
         for (dir, inside) in &spec.volumes {
@@ -211,7 +226,7 @@ impl Host {
             {
                 std::fs::create_dir_all(dir).map_err(EngineError::io("make", dir))?;
             }
-            shared.push((resolve(dir)?, inside.as_str().to_owned()));
+            shared.push((self.allowed(spec, dir)?, inside.as_str().to_owned()));
         }
         Ok(shared)
     }
@@ -249,14 +264,15 @@ impl Host {
             volumes.push((name, wanted.target.clone(), wanted.read_only));
         }
         let work_dir = body::work_dir(spec, container, &image);
-        let shared = self
-            .shared(spec)?
-            .into_iter()
-            .map(|(dir, inside)| {
-                let target = Path::new(&work_dir).join(inside);
-                (dir, target.to_string_lossy().into_owned())
-            })
-            .collect();
+        let mut shared = Vec::new();
+        for (dir, inside) in self.shared(spec)? {
+            let target = Path::new(&work_dir).join(inside);
+            shared.push((dir, target.to_string_lossy().into_owned(), false));
+        }
+        for wanted in &container.shared {
+            let source = self.allowed(spec, &wanted.source)?;
+            shared.push((source, wanted.target.clone(), wanted.read_only));
+        }
         let home = fleet.home(&spec.id);
         let secrets = (!spec.secret_files.is_empty()).then(|| home.path("secrets"));
         let (dir, secrets_dir) = (home.dir().to_owned(), home.path("secrets"));

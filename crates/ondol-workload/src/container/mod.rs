@@ -41,7 +41,7 @@ use ondol_types::{Clock, CrashPoints, Digest, ProjectName, WorkloadId};
 pub use address::{Address, AddressError, Surroundings, candidates};
 pub use archive::Pieces;
 pub use image::{ImageSource, NoImages, SourceError, StoredImage, StoredLayer};
-pub use spec::{ContainerSpec, Entrypoint, ImageRef, NamedVolume};
+pub use spec::{ContainerSpec, Entrypoint, ImageRef, NamedVolume, SharedDir};
 
 pub(crate) use client::{is_missing, is_unreachable, negotiate, with_sources};
 pub(crate) use launch::remove_container;
@@ -57,6 +57,9 @@ use probe::Facts;
 
 /// The file that says which installation the workloads' directory is of.
 const INSTALLATION_FILE: &str = "installation";
+
+/// The file that says that something was asked of the engine once.
+const USED_FILE: &str = "used";
 
 /// What the container engine needs to know.
 #[derive(Clone)]
@@ -222,6 +225,35 @@ impl ContainerEngine {
             .ensure(&docker, &self.host.names, image)
             .await
             .map(drop)
+    }
+
+    /// Removes what a project has in the engine: containers of no living workload, volumes with
+    /// everything in them, networks. To be called when its workloads have ended. An installation
+    /// that never started a container has nothing there, and no engine is asked.
+    ///
+    /// # Errors
+    /// The engine does not answer, or a workload of the project lives.
+    pub async fn forget_project(&self, project: &ProjectName) -> Result<(), EngineError> {
+        if !self.was_used() {
+            return Ok(());
+        }
+        let (_, docker) = self.host.finder.client().await?;
+        launch::sweep(&self.host, &self.fleet, &docker).await?;
+        let _alone = self.host.surroundings.write().await;
+        surroundings::forget(&docker, &self.host.names, project).await
+    }
+
+    /// Whether this installation ever started a container.
+    pub fn was_used(&self) -> bool {
+        self.fleet.dir().join(USED_FILE).exists()
+    }
+
+    /// Whether any candidate answers.
+    ///
+    /// # Errors
+    /// None does; the error says what was tried.
+    pub async fn reachable(&self) -> Result<(), EngineError> {
+        self.host.finder.client().await.map(drop)
     }
 
     /// Removes a volume of a project with everything in it.

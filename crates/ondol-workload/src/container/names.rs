@@ -14,7 +14,7 @@ pub(crate) const INSTALLATION: &str = "dev.ondol.installation";
 const DIRECTORY: &str = "dev.ondol.directory";
 const WORKLOAD: &str = "dev.ondol.workload";
 const INCARNATION: &str = "dev.ondol.incarnation";
-const PROJECT: &str = "dev.ondol.project";
+pub(crate) const PROJECT: &str = "dev.ondol.project";
 
 /// Which installation this is.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 //! image can expect.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use ondol_types::Digest;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,18 @@ pub struct NamedVolume {
     pub read_only: bool,
 }
 
+/// A directory of Ondol's own, such as that of a model, that appears in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SharedDir {
+    /// The directory of the host. The engine must have been told that it may share it.
+    pub source: PathBuf,
+    /// Where it appears: an absolute path.
+    pub target: String,
+    /// Whether the program may only read it.
+    pub read_only: bool,
+}
+
 /// The root filesystem of a workload and what is around it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -71,6 +84,9 @@ pub struct ContainerSpec {
     pub names: Vec<String>,
     /// Volumes of the project.
     pub volumes: Vec<NamedVolume>,
+    /// Directories of Ondol's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedDir>,
 }
 
 impl ContainerSpec {
@@ -87,6 +103,7 @@ impl ContainerSpec {
             network: None,
             names: Vec::new(),
             volumes: Vec::new(),
+            shared: Vec::new(),
         }
     }
 }

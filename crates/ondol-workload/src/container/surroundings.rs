@@ -3,11 +3,13 @@
 
 use bollard::Docker;
 use bollard::models::{NetworkCreateRequest, VolumeCreateRequest};
-use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions, RemoveVolumeOptions};
+use bollard::query_parameters::{
+    InspectNetworkOptions, ListNetworksOptions, ListVolumesOptions, RemoveVolumeOptions,
+};
 use ondol_types::ProjectName;
 
 use super::client::{failed, is_missing, status};
-use super::names::{INSTALLATION, Names};
+use super::names::{INSTALLATION, Names, PROJECT};
 use crate::error::EngineError;
 
 /// The network of a project or a part of it.
@@ -148,4 +150,52 @@ pub(crate) async fn remove_volume(
         }
         _ => Ok(()),
     }
+}
+
+/// Removes the volumes and networks of a project.
+pub(crate) async fn forget(
+    docker: &Docker,
+    names: &Names,
+    project: &ProjectName,
+) -> Result<(), EngineError> {
+    let filters = || {
+        let labels = vec![
+            format!("{INSTALLATION}={}", names.installation()),
+            format!("{PROJECT}={project}"),
+        ];
+        Some([("label".to_owned(), labels)].into())
+    };
+    let of_project = |labels: Option<&std::collections::HashMap<String, String>>| {
+        names.own(labels)
+            && labels.and_then(|labels| labels.get(PROJECT)) == Some(&project.to_string())
+    };
+    let volumes = docker.list_volumes(Some(ListVolumesOptions { filters: filters() }));
+    let volumes = volumes.await.map_err(failed("list its volumes"))?;
+    for volume in volumes.volumes.unwrap_or_default() {
+        if !of_project(Some(&volume.labels)) {
+            continue;
+        }
+        match docker
+            .remove_volume(&volume.name, None::<RemoveVolumeOptions>)
+            .await
+        {
+            Err(error) if !is_missing(&error) => {
+                return Err(failed(format!("remove the volume {}", volume.name))(error));
+            }
+            _ => {}
+        }
+    }
+    let networks = docker.list_networks(Some(ListNetworksOptions { filters: filters() }));
+    for network in networks.await.map_err(failed("list its networks"))? {
+        let (Some(name), true) = (network.name, of_project(network.labels.as_ref())) else {
+            continue;
+        };
+        match docker.remove_network(&name).await {
+            Err(error) if !is_missing(&error) => {
+                return Err(failed(format!("remove the network {name}"))(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

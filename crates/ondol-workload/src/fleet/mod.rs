@@ -175,6 +175,10 @@ impl Fleet {
         self.crash.reached(point);
     }
 
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
     pub(crate) fn home(&self, id: &WorkloadId) -> Home {
         Home::of(&self.dir, id)
     }

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 
 use bollard::Docker;
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use ondol_testing::engine::{Podman, podman};
 use ondol_types::{NoCrash, Secret, SystemClock, WorkloadId};
 use ondol_workload::conformance::{self, Bench};
 use ondol_workload::container::{Address, ImageRef};
 use ondol_workload::{ContainerConfig, ContainerEngine, ContainerSpec, Engine, EngineError};
 
-use crate::podman::{Podman, TestImage, TestImages, podman};
+use crate::image::{TestImage, TestImages};
 
 /// A container engine of an installation of its own.
 pub(crate) struct Setup {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ondol_testing::engine::podman;
 use ondol_types::WorkloadId;
 use ondol_workload::conformance::Bench;
 use ondol_workload::{
@@ -11,7 +12,6 @@ use ondol_workload::{
 
 use crate::container::Setup;
 use crate::engine_restart::in_own_runtime;
-use crate::podman::podman;
 
 async fn own_lines(bench: &Bench, id: &WorkloadId) -> Vec<String> {
     let log = bench.log(id).await;
@@ -102,7 +102,7 @@ async fn a_lost_shim_ends_its_container_and_the_next_incarnation_runs() {
         .unwrap();
     let exit = bench.end(&spec.id).await;
     assert!(exit.lost && !exit.success(), "{exit:?}");
-    assert!(setup.containers(&spec.id).await.is_empty());
+    setup.until_gone(&spec.id).await;
     spec.incarnation = 2;
     assert!(bench.engine.start(spec.clone()).await.unwrap().newly);
     bench.engine.kill(&spec.id).await.unwrap();
@@ -239,7 +239,7 @@ struct TestImageId;
 
 impl TestImageId {
     fn short() -> String {
-        crate::podman::TestImage::get().stored.id().hex()[..12].to_owned()
+        crate::image::TestImage::get().stored.id().hex()[..12].to_owned()
     }
 }
 

@@ -6,7 +6,7 @@ mod container;
 mod container_faults;
 mod engine_restart;
 mod files;
-mod podman;
+mod image;
 
 use std::path::PathBuf;
 use std::sync::Arc;

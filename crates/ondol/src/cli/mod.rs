@@ -13,7 +13,7 @@ mod reference;
 mod runs;
 mod secrets;
 mod server;
-pub(crate) use server::Serve;
+pub(crate) use server::{EngineChoice, Serve};
 mod status;
 mod tokens;
 

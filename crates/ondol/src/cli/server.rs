@@ -33,6 +33,14 @@ pub(crate) struct Serve {
     /// A host name that this server is reached by, besides its address; may be repeated.
     #[arg(long)]
     pub(crate) host: Vec<String>,
+    /// What runs services, steps and builds: `auto` runs processes, and containers for images with
+    /// a root filesystem of their own; `container` runs no service as a process of the host.
+    #[arg(long, value_enum, default_value_t, value_name = "ENGINE")]
+    pub(crate) engine: EngineChoice,
+    /// Where Docker or Podman answers (default: $DOCKER_HOST, $CONTAINER_HOST, then the usual
+    /// sockets).
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) engine_address: Option<String>,
     /// A JSON file with the registry's retention, upstreams and private registries.
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
@@ -56,6 +64,18 @@ impl Serve {
     }
 }
 
+/// What `--engine` takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EngineChoice {
+    /// Processes, and containers where an image needs one.
+    #[default]
+    Auto,
+    /// Processes alone.
+    Process,
+    /// Containers alone, but for Ondol's own servers.
+    Container,
+}
+
 /// Stop a server and its applications, also when its API does not answer.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -73,7 +93,7 @@ pub(crate) struct Stop {
 impl Stop {
     pub(crate) fn run(self, environment: &Environment) -> Outcome<Exit> {
         let data = self.data.unwrap_or_else(|| environment.data_dir());
-        crate::serve::stop::stop(&data, self.control_plane_only)
+        crate::serve::stop::stop(&data, self.control_plane_only, environment)
     }
 }
 

@@ -20,10 +20,12 @@ use ondol_store::events::{EventArchive, EventLog};
 use ondol_store::{ForgetProject, Migration, Store};
 use ondol_telemetry::{EngineLogs, Logs, Metrics};
 use ondol_types::Problem;
-use ondol_workload::{Engine, ProcessEngine};
+use ondol_workload::{Engine, Engines, ProcessEngine};
 use tokio_util::sync::CancellationToken;
 
-use super::adapters::{actions, code, doors, log, models, progress, retention, tracking, traffic};
+use super::adapters::{
+    actions, code, containers, doors, log, models, progress, retention, tracking, traffic,
+};
 use super::{Settings, http, metrics};
 use crate::error::Outcome;
 
@@ -134,15 +136,16 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     let engine_config = ondol_workload::Config {
         path: settings.program_path.clone(),
         base_env: settings.tool_variables.clone(),
+        ports: super::engines::PROCESS_PORTS,
         ..ondol_workload::Config::new(data.folder("workloads"), &settings.program)
     };
     let engine = ProcessEngine::open(engine_config, clock.clone(), crash.clone());
-    let (keeper, store, engine) = tokio::join!(keeper, opening, engine);
+    let (keeper, store, processes) = tokio::join!(keeper, opening, engine);
     let (keeper, (store, runs)) = (keeper?, store?);
     // One that is started later takes the address that this one has.
     spawn.listen = keeper.address();
     spawn.args = crate::roles::keeper_arguments(data.root(), spawn.listen);
-    let engine: Arc<dyn Engine> = Arc::new(engine?);
+    let processes = processes?;
     let places = Arc::new(Places {
         control: control.to_owned(),
         gateway: super::url_of(keeper.address()),
@@ -156,6 +159,21 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     let authenticator = Authenticator::new(tokens.clone());
     let blobs = Blobs::open_with(&data.folder("blobs"), clock.clone(), crash.clone())?;
     let registry = RegistryService::new(store.clone(), blobs.clone(), settings.registry.clone());
+    let stored_images = Arc::new(containers::StoredImages {
+        registry: registry.clone(),
+        clock: clock.clone(),
+    });
+    let containers = settings
+        .engines
+        .open(
+            data,
+            &settings.program,
+            stored_images,
+            clock.clone(),
+            crash.clone(),
+        )
+        .await?;
+    let engine: Arc<dyn Engine> = Arc::new(Engines::new(processes, containers.clone()));
 
     let shown = Arc::new(progress::RunProgress::default());
     let git_config = ondol_git::Config::new(data.root(), settings.program.clone(), control);
@@ -218,10 +236,9 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
             own: traffic::own_names(keeper.address(), &settings.hosts),
         }),
     };
-    let deploy = Deploy::build(
-        deploy_deps,
-        ondol_deploy::Config::new(data.folder("cache"), data.folder("volumes")),
-    );
+    let mut deploy_config = ondol_deploy::Config::new(data.folder("cache"), data.folder("volumes"));
+    deploy_config.engines = settings.engines.offer();
+    let deploy = Deploy::build(deploy_deps, deploy_config);
 
     let workspaces = data.folder("cache").join("runs");
     let logs = data.folder("telemetry").join("steps");
@@ -278,7 +295,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     ];
     // What runs first, what it made afterwards, who may do what last.
     let housekeeping = ondol_auth::Housekeeping::new(tokens.clone(), secrets.clone());
-    let forgetting: Vec<Arc<dyn ForgetProject>> = vec![
+    let mut forgetting: Vec<Arc<dyn ForgetProject>> = vec![
         Arc::new(pipeline.clone()),
         Arc::new(deploy.service()),
         Arc::new(model_registry.clone()),
@@ -287,7 +304,11 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         Arc::new(registry.clone()),
         Arc::new(housekeeping.clone()),
     ];
-    let loops: Vec<(Arc<dyn Reconciler>, Activator)> = vec![
+    if let Some(engine) = &containers {
+        // Behind the rooms whose workloads use them.
+        forgetting.insert(2, Arc::new(containers::Forgetting(engine.clone())));
+    }
+    let mut loops: Vec<(Arc<dyn Reconciler>, Activator)> = vec![
         (Arc::new(RefsReconciler::new(git.clone())), git.activator()),
         (
             Arc::new(MaintenanceReconciler::new(git.clone())),
@@ -331,6 +352,13 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         (Arc::new(Sweep(housekeeping)), Activator::new()),
     ];
 
+    if let Some(engine) = containers {
+        let swept = containers::Swept {
+            engine,
+            deploy: deploy.service(),
+        };
+        loops.push((Arc::new(swept), Activator::new()));
+    }
     let counted = Metrics::default();
     counted.register(Arc::new(metrics::Platform {
         background: background.clone(),

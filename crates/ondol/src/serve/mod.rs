@@ -4,6 +4,7 @@
 mod adapters;
 mod compose;
 mod crash;
+mod engines;
 mod http;
 mod listen;
 mod metrics;
@@ -38,6 +39,7 @@ pub(super) struct Settings {
     pub(super) database: Option<String>,
     pub(super) hosts: Vec<String>,
     pub(super) registry: ondol_registry::Config,
+    engines: engines::EngineSettings,
     pub(super) events: ArchiveConfig,
     pub(super) program: PathBuf,
     pub(super) program_path: String,
@@ -76,6 +78,11 @@ pub(crate) fn main(command: Serve, environment: Environment) -> Outcome<Exit> {
         gateway_listen: command.gateway_listen,
         database: command.database,
         hosts: command.host,
+        engines: engines::EngineSettings::new(
+            command.engine,
+            command.engine_address.as_deref(),
+            &environment,
+        )?,
         registry: registry_file::read(command.registry.as_deref())?,
         events: ArchiveConfig {
             keep: Duration::from_secs(u64::from(command.events_keep_days) * 24 * 3_600),

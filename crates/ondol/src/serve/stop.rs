@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 use ondol_gateway::{GatewayControl, KeeperClient};
 use ondol_store::DataDir;
 use ondol_types::{NoCrash, SystemClock};
-use ondol_workload::{Engine, ProcessEngine, StopPolicy};
+use ondol_workload::container::NoImages;
+use ondol_workload::{Engine, Engines, ProcessEngine, StopPolicy};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::engines::EngineSettings;
+use crate::cli::EngineChoice;
+use crate::environment::Environment;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
@@ -71,7 +75,11 @@ async fn end_orphans(data: &Path) {
 }
 
 /// `ondol stop`: works without the API.
-pub(crate) fn stop(data: &Path, control_plane_only: bool) -> Outcome<Exit> {
+pub(crate) fn stop(
+    data: &Path,
+    control_plane_only: bool,
+    environment: &Environment,
+) -> Outcome<Exit> {
     if !data.join("ondol.lock").exists() {
         return Err(Failure::new(
             Exit::NotFound,
@@ -132,10 +140,13 @@ pub(crate) fn stop(data: &Path, control_plane_only: bool) -> Outcome<Exit> {
                 .map_err(Failure::io("start the runtime"))?;
             let program = std::env::current_exe().map_err(Failure::io("find this program"))?;
             runtime.block_on(async {
-                let config = ondol_workload::Config::new(held.folder("workloads"), program);
-                let engine =
-                    ProcessEngine::open(config, Arc::new(SystemClock), Arc::new(NoCrash)).await?;
-                end_everything(&engine, held.root()).await;
+                let config = ondol_workload::Config::new(held.folder("workloads"), &program);
+                let (clock, crash) = (Arc::new(SystemClock), Arc::new(NoCrash));
+                let processes = ProcessEngine::open(config, clock.clone(), crash.clone()).await?;
+                let engines = EngineSettings::new(EngineChoice::Process, None, environment)?;
+                let images = Arc::new(NoImages);
+                let containers = engines.open(&held, &program, images, clock, crash).await?;
+                end_everything(&Engines::new(processes, containers), held.root()).await;
                 Ok::<(), Failure>(())
             })?;
         }

@@ -133,20 +133,17 @@ pub(in crate::check) fn names(spec: &Spec, checker: &Checker<'_>) -> Checked {
         }
     }
     for (name, folder) in &spec.volumes {
-        if folder.components().next() == Some(".git") {
+        if folder.inside().is_some() && folder.first() == Some(".git") {
             checker.fail(
                 &["volumes", name.as_str()],
                 "`.git` is not a place for a volume",
                 None,
             )?;
         }
-        let clash = spec.volumes.iter().find(|(other, other_folder)| {
-            *other != name
-                && other_folder
-                    .components()
-                    .zip(folder.components())
-                    .all(|(a, b)| a == b)
-        });
+        let clash = spec
+            .volumes
+            .iter()
+            .find(|(other, other_folder)| *other != name && other_folder.overlaps(folder));
         if let Some((other, _)) = clash {
             let message = format!("`{folder}` and the volume `{other}` lie in each other");
             checker.fail(

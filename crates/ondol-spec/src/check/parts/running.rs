@@ -20,6 +20,23 @@ pub(in crate::check) fn service(spec: &Spec, checker: &Checker<'_>) -> Checked {
             Some(hint),
         )?;
     }
+    if let Some(user) = &service.user {
+        let parts: Vec<&str> = user.split(':').collect();
+        let fits = |part: &&str| {
+            (1..=32).contains(&part.len())
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+                && !part.starts_with('-')
+        };
+        if parts.len() > 2 || !parts.iter().all(fits) {
+            checker.fail(
+                &["service", "user"],
+                format!("`{}` is not a user", user.escape_debug()),
+                Some("write `uid`, `uid:gid` or a name that the image knows"),
+            )?;
+        }
+    }
     let replicas = &service.replicas;
     if replicas.min == 0 || replicas.max > MAX_REPLICAS {
         checker.fail(

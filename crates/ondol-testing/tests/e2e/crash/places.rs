@@ -50,6 +50,21 @@ fn code_survives_death_at_named_places() {
     visit(rig, &chosen(points, 16));
 }
 
+/// Where a container differs from a process: it is built, started, adopted and ended elsewhere.
+#[test]
+fn a_container_survives_death_at_named_places() {
+    let points: Vec<String> = crash_points()
+        .into_iter()
+        .filter(|point| usual(point) && !of_data(point))
+        .filter(|point| {
+            let rooms = ["workload.", "deploy.", "pipeline."];
+            rooms.iter().any(|room| point.starts_with(room))
+        })
+        .collect();
+    let Some(rig) = Rig::contained() else { return };
+    visit(rig, &chosen(points, 8));
+}
+
 #[test]
 fn data_survives_death_at_named_places() {
     let (mut points, others): (Vec<String>, Vec<String>) = crash_points()

@@ -10,6 +10,7 @@ use ondol_testing::{
 };
 use serde_json::Value;
 
+use crate::containers::{engine, site, with_engine};
 use crate::fixtures::{push_live, small_app};
 use crate::loop_data::{iris, push_table};
 
@@ -46,6 +47,17 @@ impl Rig {
         let project = small_app(&platform, "phoenix", "", rest);
         push_live(&platform, &project);
         Self::watched(platform, project, Cargo::Code { version: 1 }, "/version")
+    }
+
+    /// A site in a container, whose first version is live. `None` where there is no engine.
+    #[track_caller]
+    pub(crate) fn contained() -> Option<Self> {
+        let platform = Platform::start_with(with_engine(engine()?, &[]));
+        let yaml = "test: \"true\"\nservice: { health: { path: /version, deadline: 60s } }\nrelease: { command: \"true\" }\n";
+        let project = site(&platform, "phoenix", yaml);
+        push_live(&platform, &project);
+        let rig = Self::watched(platform, project, Cargo::Code { version: 1 }, "/version");
+        Some(rig)
     }
 
     /// A model, whose first version is live.

@@ -9,7 +9,7 @@ use ondol_auth::{Ctx, Secrets};
 use ondol_deploy::ImageConfig;
 use ondol_git::{CheckoutLimits, Git};
 use ondol_pipeline::{ResolvedSpec, Sources, Specs, StepSecrets};
-use ondol_registry::RegistryService;
+use ondol_registry::{RegistryService, Repository};
 use ondol_spec::Tree;
 use ondol_types::{
     Clock, CommitId, Digest, EnvironmentName, ErrorKind, Problem, ProjectName, RefName, Secret,
@@ -162,8 +162,34 @@ pub(in crate::serve) struct RegistryImages {
 /// Written beside the files when all of them stand, so that an interrupted unpacking shows.
 const COMPLETE: &str = ".ondol-complete.json";
 
+impl RegistryImages {
+    async fn repository(&self, image: &Digest) -> Result<Repository, Problem> {
+        self.registry.locate(image).await?.ok_or_else(|| {
+            Problem::new(
+                ErrorKind::NotFound,
+                "registry.image.unknown",
+                format!("no repository has the image {image}"),
+            )
+        })
+    }
+}
+
 #[async_trait]
 impl ondol_deploy::Images for RegistryImages {
+    async fn describe(&self, image: &Digest) -> Result<ImageConfig, Problem> {
+        let repository = self.repository(image).await?;
+        let ctx = Ctx::system(self.clock.clone());
+        let said = self.registry.describe(&ctx, &repository, image).await?;
+        Ok(ImageConfig {
+            env: said.env.into_iter().collect(),
+            cmd: said.command,
+            workdir: said.work_dir,
+            labels: said.labels.into_iter().collect(),
+            ports: said.ports,
+            own_root: said.own_root,
+        })
+    }
+
     async fn materialise(&self, image: &Digest, dest: &Path) -> Result<ImageConfig, Problem> {
         let marker = dest.join(COMPLETE);
         if let Ok(bytes) = std::fs::read(&marker)
@@ -171,13 +197,7 @@ impl ondol_deploy::Images for RegistryImages {
         {
             return Ok(unpacked.into());
         }
-        let repository = self.registry.locate(image).await?.ok_or_else(|| {
-            Problem::new(
-                ErrorKind::NotFound,
-                "registry.image.unknown",
-                format!("no repository has the image {image}"),
-            )
-        })?;
+        let repository = self.repository(image).await?;
         if dest.exists() {
             std::fs::remove_dir_all(dest).map_err(|error| {
                 Problem::internal(format!("cannot clear {}", dest.display()), error)
@@ -226,6 +246,7 @@ impl From<Marker> for ImageConfig {
             cmd: marker.command,
             workdir: "/app".to_owned(),
             labels: marker.labels.into_iter().collect(),
+            ..Self::default()
         }
     }
 }

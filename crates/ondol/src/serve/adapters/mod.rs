@@ -3,6 +3,7 @@
 
 pub(super) mod actions;
 pub(super) mod code;
+pub(super) mod containers;
 pub(super) mod doors;
 pub(super) mod log;
 pub(super) mod models;

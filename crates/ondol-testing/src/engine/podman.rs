@@ -5,27 +5,23 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use ondol_types::{Algorithm, Digest};
-use ondol_workload::container::{ImageSource, SourceError, StoredImage, StoredLayer};
-use sha2::{Digest as _, Sha256};
-
 /// The Podman of this program.
-pub(crate) struct Podman {
+pub struct Podman {
     dir: PathBuf,
     socket: PathBuf,
     next_socket: AtomicUsize,
+    importing: Mutex<()>,
     /// Cleans up when its standard input ends, which is with this program.
     guard: OnceLock<Child>,
 }
 
 /// The Podman of this program, started when it is first asked for. `None`, with a word and a number
 /// in the output, where there cannot be one; with `ONDOL_REQUIRE_ENGINE` that is a failure.
-pub(crate) fn podman() -> Option<&'static Podman> {
+pub fn podman() -> Option<&'static Podman> {
     static PODMAN: OnceLock<Result<Podman, String>> = OnceLock::new();
     static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     match PODMAN.get_or_init(Podman::start) {
@@ -67,6 +63,7 @@ impl Podman {
             socket: dir.join("podman.sock"),
             dir,
             next_socket: AtomicUsize::new(1),
+            importing: Mutex::new(()),
             guard: OnceLock::new(),
         };
         podman.guard()?;
@@ -116,7 +113,7 @@ impl Podman {
     }
 
     /// Runs a command of Podman's own program and returns what it says.
-    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+    pub fn run(&self, arguments: &[&str]) -> String {
         let words = self.words();
         let output = Command::new(&words[0])
             .args(&words[1..])
@@ -128,6 +125,33 @@ impl Podman {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {text}{errors}");
         text.trim().to_owned()
+    }
+
+    /// Makes an image of one layer, once.
+    ///
+    /// # Panics
+    /// When Podman refuses.
+    pub fn import(&self, layer: &[u8], name: &str) {
+        let _one = self
+            .importing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = self.run(&["images", "--quiet", name]);
+        if !known.is_empty() {
+            return;
+        }
+        let file = self.dir.join("import.tar");
+        std::fs::write(&file, layer).unwrap();
+        let path = file.to_string_lossy();
+        self.run(&[
+            "import",
+            "--quiet",
+            "--change",
+            "ENV PATH=/bin:/usr/bin",
+            &path,
+            name,
+        ]);
+        let _ = std::fs::remove_file(&file);
     }
 
     fn service(&self, socket: &Path) -> Result<Child, String> {
@@ -159,12 +183,12 @@ impl Podman {
     }
 
     /// Its socket.
-    pub(crate) fn socket(&self) -> &Path {
+    pub fn socket(&self) -> &Path {
         &self.socket
     }
 
     /// A second service over the same containers, which a test can end and start again.
-    pub(crate) fn second(&'static self) -> Service {
+    pub fn second(&'static self) -> Service {
         let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
         let socket = self.dir.join(format!("second-{number}.sock"));
         let child = self.service(&socket).unwrap();
@@ -176,7 +200,7 @@ impl Podman {
     }
 
     /// Files below its storage that contain some bytes.
-    pub(crate) fn files_with(&self, needle: &str) -> Vec<PathBuf> {
+    pub fn files_with(&self, needle: &str) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut open = vec![self.dir.clone()];
         while let Some(dir) = open.pop() {
@@ -202,14 +226,19 @@ impl Podman {
 }
 
 /// A service that can be ended and started again.
-pub(crate) struct Service {
+pub struct Service {
     podman: &'static Podman,
-    pub(crate) socket: PathBuf,
+    /// Where it answers.
+    pub socket: PathBuf,
     child: Option<Child>,
 }
 
 impl Service {
-    pub(crate) fn end(&mut self) {
+    /// Ends it with SIGKILL.
+    ///
+    /// # Panics
+    /// When it cannot be signalled.
+    pub fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -217,7 +246,11 @@ impl Service {
         let _ = std::fs::remove_file(&self.socket);
     }
 
-    pub(crate) fn start(&mut self) {
+    /// Starts it again at the same socket.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn start(&mut self) {
         self.child = Some(self.podman.service(&self.socket).unwrap());
     }
 }
@@ -226,167 +259,4 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// The image that tests use, made of programs of this host: one layer, whose command says a word.
-pub(crate) struct TestImage {
-    pub(crate) stored: StoredImage,
-    layer: Bytes,
-    pub(crate) asked: AtomicUsize,
-}
-
-impl TestImage {
-    pub(crate) fn get() -> &'static Self {
-        static IMAGE: OnceLock<TestImage> = OnceLock::new();
-        IMAGE.get_or_init(Self::make)
-    }
-
-    /// What stands for the digest of its manifest.
-    pub(crate) fn digest(&self) -> Digest {
-        self.stored.id()
-    }
-
-    fn make() -> Self {
-        let layer = Bytes::from(layer());
-        let digest = Digest::from_bytes(Algorithm::Sha256, &Sha256::digest(&layer));
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
-        let config = serde_json::json!({
-            "architecture": architecture,
-            "os": "linux",
-            "config": {
-                "Env": ["PATH=/bin:/usr/bin"],
-                "Entrypoint": ["echo", "image:"],
-                "Cmd": ["own words"],
-            },
-            "rootfs": { "type": "layers", "diff_ids": [digest.to_string()] },
-            "history": [{ "created_by": "test" }],
-        });
-        let stored = StoredImage {
-            config: serde_json::to_vec(&config).unwrap(),
-            layers: vec![StoredLayer {
-                digest,
-                bytes: layer.len() as u64,
-            }],
-        };
-        Self {
-            stored,
-            layer,
-            asked: AtomicUsize::new(0),
-        }
-    }
-}
-
-/// The source that gives it to engines.
-pub(crate) struct TestImages;
-
-#[async_trait::async_trait]
-impl ImageSource for TestImages {
-    async fn image(&self, digest: &Digest) -> Result<StoredImage, SourceError> {
-        let image = TestImage::get();
-        image.asked.fetch_add(1, Ordering::Relaxed);
-        if *digest == image.digest() {
-            Ok(image.stored.clone())
-        } else {
-            Err(SourceError("it is not in the store".into()))
-        }
-    }
-
-    async fn blob(&self, _: &Digest) -> Result<ondol_workload::container::Pieces, SourceError> {
-        let layer = TestImage::get().layer.clone();
-        let pieces = (0..layer.len())
-            .step_by(1 << 20)
-            .map(move |at| Ok(layer.slice(at..layer.len().min(at + (1 << 20)))));
-        Ok(Box::pin(futures_util::stream::iter(pieces)))
-    }
-}
-
-/// A userland: `busybox` under all its names, and `bash` and `getent` with the libraries that
-/// they and the resolver need.
-fn layer() -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    let header = |kind: tar::EntryType, mode: u32, size: u64| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(size);
-        header.set_mtime(0);
-        header
-    };
-    let directory = tar::EntryType::Directory;
-    for (dir, mode) in [
-        ("bin", 0o755),
-        ("dev", 0o755),
-        ("etc", 0o755),
-        ("lib", 0o755),
-        ("lib64", 0o755),
-        ("mnt", 0o755),
-        ("proc", 0o755),
-        ("root", 0o700),
-        ("run", 0o755),
-        ("sys", 0o755),
-        ("tmp", 0o1777),
-        ("var", 0o755),
-    ] {
-        let mut header = header(directory, mode, 0);
-        archive
-            .append_data(&mut header, dir, std::io::empty())
-            .unwrap();
-    }
-    let mut put = |path: &str, bytes: &[u8], mode: u32| {
-        let mut header = header(tar::EntryType::Regular, mode, bytes.len() as u64);
-        archive.append_data(&mut header, path, bytes).unwrap();
-    };
-    put(
-        "bin/busybox",
-        &std::fs::read("/usr/bin/busybox").unwrap(),
-        0o755,
-    );
-    put(
-        "etc/passwd",
-        b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/tmp:/bin/sh\n",
-        0o644,
-    );
-    put("etc/group", b"root:x:0:\napp:x:1001:\n", 0o644);
-    put("etc/nsswitch.conf", b"hosts: files dns\n", 0o644);
-    let mut libraries = std::collections::BTreeSet::new();
-    for program in ["/bin/bash", "/usr/bin/getent"] {
-        put(
-            &format!("bin/{}", program.rsplit('/').next().unwrap()),
-            &std::fs::read(program).unwrap(),
-            0o755,
-        );
-        let needs = Command::new("ldd").arg(program).output().unwrap();
-        let needs = String::from_utf8(needs.stdout).unwrap();
-        libraries.extend(
-            needs
-                .split_whitespace()
-                .filter(|word| word.starts_with('/'))
-                .map(str::to_owned),
-        );
-    }
-    for library in libraries {
-        put(
-            library.trim_start_matches('/'),
-            &std::fs::read(&library).unwrap(),
-            0o755,
-        );
-    }
-    let applets = Command::new("/usr/bin/busybox")
-        .arg("--list")
-        .output()
-        .unwrap();
-    for applet in String::from_utf8(applets.stdout).unwrap().lines() {
-        if ["busybox", "bash", "getent"].contains(&applet) {
-            continue;
-        }
-        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
-        archive
-            .append_link(&mut header, format!("bin/{applet}"), "busybox")
-            .unwrap();
-    }
-    archive.into_inner().unwrap()
 }
