@@ -28,6 +28,8 @@ pub(crate) struct Request {
     trains: bool,
     trains_by_itself: bool,
     runs_service: bool,
+    /// The Dockerfile that is to be built with.
+    dockerfile: Option<String>,
 }
 
 impl Request {
@@ -44,6 +46,10 @@ impl Request {
             trains: written.child("train").is_some_and(Node::is_map),
             trains_by_itself: written.get(&["train", "auto"]).is_some(),
             runs_service,
+            dockerfile: written.text_at(&["build", "dockerfile"]).map(|path| {
+                let path = path.strip_prefix("./").unwrap_or(path);
+                path.to_owned()
+            }),
         }
     }
 }
@@ -82,6 +88,8 @@ pub(crate) struct Findings {
     service: Option<Found>,
     /// Whether the service was named by more than a file that happens to be called `main`.
     declared: bool,
+    /// The port that the image says it listens on.
+    port: Option<u16>,
     service_env: Vec<(&'static str, &'static str)>,
     env: Vec<(&'static str, &'static str)>,
     release: Option<Found>,
@@ -120,7 +128,7 @@ pub(crate) fn detect(tree: &dyn crate::Tree, request: &Request) -> Detection {
     let view = View::new(tree);
     let mut findings = language(&view, request);
     procfile::apply(&view, &mut findings);
-    containers::apply(&view, &mut findings, request.language);
+    containers::apply(&view, &mut findings, request);
     if request.trains && !findings.declared {
         findings.service = None;
     }
@@ -225,6 +233,12 @@ fn layer(findings: Findings) -> Detection {
         root.set(&["env", name], Node::text(*value, main.clone()));
     }
     if let Some(service) = &findings.service {
+        if let Some(port) = findings.port {
+            root.set(
+                &["service", "port"],
+                Node::from_json(&json!(port), &from(&service.from)),
+            );
+        }
         for (name, value) in &findings.service_env {
             root.set(
                 &["service", "env", name],
