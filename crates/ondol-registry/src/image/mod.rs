@@ -3,6 +3,7 @@
 
 mod base;
 mod build;
+mod exported;
 mod extensions;
 mod import;
 mod layer;

@@ -88,8 +88,6 @@ pub(crate) struct Findings {
     service: Option<Found>,
     /// Whether the service was named by more than a file that happens to be called `main`.
     declared: bool,
-    /// The port that the image says it listens on.
-    port: Option<u16>,
     service_env: Vec<(&'static str, &'static str)>,
     env: Vec<(&'static str, &'static str)>,
     release: Option<Found>,
@@ -233,12 +231,6 @@ fn layer(findings: Findings) -> Detection {
         root.set(&["env", name], Node::text(*value, main.clone()));
     }
     if let Some(service) = &findings.service {
-        if let Some(port) = findings.port {
-            root.set(
-                &["service", "port"],
-                Node::from_json(&json!(port), &from(&service.from)),
-            );
-        }
         for (name, value) in &findings.service_env {
             root.set(
                 &["service", "env", name],

@@ -42,6 +42,9 @@ use ondol_types::{Clock, CrashPoints, Digest, ProjectName, WorkloadId};
 
 pub use address::{Address, AddressError, Surroundings, candidates};
 pub use archive::Pieces;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use build::fuzz_ignore;
 pub use build::{
     BuildConfig, BuildError, BuildLine, BuildRequest, BuildSource, BuiltImage, CacheRule, Pruned,
 };

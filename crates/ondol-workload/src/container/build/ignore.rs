@@ -265,6 +265,27 @@ fn member(characters: &mut Peekable<Chars<'_>>, regex: &mut String) -> Result<()
     Ok(())
 }
 
+/// Fuzz target: patterns up to a NUL, and then paths of a line each. What is skipped with its folder
+/// is left out by itself too.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (patterns, paths) = text.split_once('\0').unwrap_or((&text, "a/b/c"));
+    let Ok(ignore) = Ignore::parse(patterns) else {
+        return;
+    };
+    for path in paths.lines().take(100) {
+        let mut standing = ignore.root();
+        let mut skipped = false;
+        for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
+            let (left_out, below) = ignore.judge(&path[..end], &standing);
+            assert!(left_out || !skipped, "{patterns:?} brings {path:?} back");
+            skipped |= left_out && !ignore.may_bring_back_below(&path[..end]);
+            standing = below;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

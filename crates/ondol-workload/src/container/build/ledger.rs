@@ -79,6 +79,19 @@ impl Ledger {
         .await;
     }
 
+    /// Lets go of a project's builds: they are as old as can be, and none is the newest of
+    /// anything.
+    pub(super) async fn forget(&self, project: &ProjectName) {
+        let project = project.to_string();
+        self.change(move |builds| {
+            for build in builds.iter_mut().filter(|build| build.project == project) {
+                build.images.extend(build.image.take());
+                build.at = 0;
+            }
+        })
+        .await;
+    }
+
     /// All of it, oldest first.
     pub(super) async fn all(&self) -> Vec<Entry> {
         let path = self.path.clone();
@@ -140,6 +153,8 @@ mod tests {
             .map(|entry| (entry.images.clone(), entry.at))
             .collect();
         assert_eq!(seen, [(images("b"), 2), (images("a"), 3)]);
+        ledger.forget(&project).await;
+        assert!(ledger.all().await.iter().all(|entry| entry.at == 0));
         std::fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(ledger.all().await.is_empty());
         ledger

@@ -36,6 +36,8 @@ use ondol_types::{Clock, Digest, ProjectName, RelPath, Secret};
 use tokio::sync::Semaphore;
 
 pub use error::BuildError;
+#[cfg(any(test, fuzzing))]
+pub use ignore::fuzz as fuzz_ignore;
 pub use progress::{BuildLine, BuildSource};
 pub use prune::{CacheRule, Pruned};
 
@@ -271,6 +273,12 @@ impl ContainerEngine {
         };
         let (now, own) = (builds.clock.now(), self.host.names.repository());
         prune::prune(&docker, &builds.ledger, &own, &builds.config.cache, now).await
+    }
+
+    /// Forgets the builds of a project that is deleted: what they have left goes with the next
+    /// [`ContainerEngine::prune_builds`].
+    pub async fn forget_builds(&self, project: &ProjectName) {
+        self.host.builds.ledger.forget(project).await;
     }
 
     /// Gives a built image the name under which workloads look for the stored image of a manifest,
