@@ -280,7 +280,9 @@ impl Archive {
                 layers.push((expected, Packed::Known { digest, size }));
                 continue;
             }
-            let (diff_id, packed) = match self.entries.remove(&place) {
+            // Its name stays, for a layer that is there twice.
+            let taken = self.entries.insert(place.clone(), Entry::Small(Vec::new()));
+            let (diff_id, packed) = match taken {
                 Some(Entry::Layer(diff_id, packed)) => (diff_id, packed),
                 Some(Entry::Small(bytes)) => pack(&mut &bytes[..], None, &|_| Ok(None))?,
                 _ => return Err(not_an_image(format!("it has no {name:?}"))),

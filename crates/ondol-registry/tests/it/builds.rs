@@ -16,7 +16,7 @@ use ondol_workload::container::{
 use ondol_workload::{ContainerConfig, ContainerEngine};
 
 use crate::podman::{Podman, TestImage, TestImages, podman};
-use crate::support::{Server, ctx};
+use crate::support::{Server, ctx, folder, request};
 
 const BASE: &str = "localhost/ondol-registry-base:1";
 
@@ -279,4 +279,54 @@ async fn another_image_than_the_engine_named_is_refused() {
         viewer,
         Err(ondol_registry::RegistryError::Denied(_))
     ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_on_a_base_image_run_by_hand() {
+    let Some(stand) = Stand::new().await else {
+        return;
+    };
+    let checkout = stand.checkout();
+    std::fs::write(
+        checkout.join("Dockerfile"),
+        format!("FROM {BASE}\nENTRYPOINT []\nENV FROM_BASE=yes\n"),
+    )
+    .unwrap();
+    let base = stand.build(&checkout, "1").await;
+    stand.import(&base).await;
+    let there = ondol_registry::Upstream {
+        name: "there.example".to_owned(),
+        url: format!("http://{}", stand.server.address),
+        login: Some((
+            "any".to_owned(),
+            stand.server.token(&[("web", Role::Viewer)]).await.into(),
+        )),
+    };
+    let config = ondol_registry::Config {
+        upstreams: vec![there],
+        ..ondol_registry::Config::default()
+    };
+    let server = Server::with(config).await;
+    let source = folder();
+    let mut request = request(source.path());
+    request.base = Some("there.example/web:main".to_owned());
+    request.command =
+        Some("cat app.py .venv/lib/dep.py; echo \" $MODE $FROM_BASE $PWD\"".to_owned());
+    let ctx = ctx(Role::Developer);
+    let built = server.registry.build(&ctx, &request).await.unwrap();
+    // What changes seldom is below what changes often, and only that is new after a change.
+    std::fs::write(source.path().join("app.py"), "print('changed')").unwrap();
+    let changed = server.registry.build(&ctx, &request).await.unwrap();
+    assert_eq!((changed.layers, changed.layers_new), (built.layers, 1));
+    let token = server.token(&[("web", Role::Viewer)]).await;
+    let name = format!("{}/web@{}", server.address, changed.digest);
+    let credentials = format!("any:{token}");
+    let podman = stand.podman;
+    tokio::task::spawn_blocking(move || {
+        podman.run(&["pull", "--tls-verify=false", "--creds", &credentials, &name]);
+        let said = podman.run(&["run", "--rm", "--network=none", &name]);
+        assert_eq!(said, "print('changed')x = 1 prod yes /app");
+    })
+    .await
+    .unwrap();
 }

@@ -106,17 +106,29 @@ impl Bench {
         podman.run(&["image", "inspect", "--format", what, image.id.hex()])
     }
 
-    /// What containers of builds are left, running or not.
-    fn left(&self) -> String {
-        let podman = self.setup.podman;
-        podman.run(&[
-            "ps",
-            "--all",
-            "--external",
-            "--filter",
-            "name=working-container",
-            "-q",
-        ])
+    /// The base image under a name that the containers of builds on it are called after.
+    fn base_called(&self, name: &str) -> String {
+        let base = format!("localhost/{name}:1");
+        self.setup.podman.run(&["tag", BASE, &base]);
+        base
+    }
+
+    /// Waits until no container of a build on such a base is left, running or not.
+    async fn until_nothing_is_left(&self, name: &str) {
+        let filter = format!("name={name}-working-container");
+        let mut said = Ok(String::new());
+        for _ in 0..1_500 {
+            // One that goes meanwhile is an error of the list.
+            said = self
+                .setup
+                .podman
+                .ask(&["ps", "--all", "--external", "--filter", &filter, "-q"]);
+            if said.as_ref().is_ok_and(String::is_empty) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{said:?} is left");
     }
 }
 
@@ -295,11 +307,13 @@ async fn what_is_wrong_is_said_with_its_kind() {
     let Some(bench) = Bench::new().await else {
         return;
     };
+    let base_image = bench.base_called("failing");
     let failed = bench
         .fails(&format!(
-            "FROM {BASE}\nRUN echo out; echo err >&2; exit 7\n"
+            "FROM {base_image}\nRUN echo out; echo err >&2; exit 7\n"
         ))
         .await;
+    bench.until_nothing_is_left("failing").await;
     assert!(
         matches!(
             failed,
@@ -346,7 +360,6 @@ async fn what_is_wrong_is_said_with_its_kind() {
             .contains("none/Dockerfile: there is no such file"),
         "{none}"
     );
-    assert_eq!(bench.left(), "");
 }
 
 struct BaseImage<'e> {
@@ -490,14 +503,21 @@ async fn the_same_files_are_built_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_build_ends_and_leaves_nothing() {
-    let Some(bench) = Bench::new().await else {
+    let rule = CacheRule {
+        newest: 0,
+        keep: Duration::ZERO,
+        bytes: 0,
+    };
+    let bench = Bench::with(|config| config.builds.cache = rule).await;
+    let Some(bench) = bench else {
         return;
     };
     let marker = format!("{}.25", 5_000_000 + std::process::id());
+    let base = bench.base_called("cancelled");
     bench.write(
         "Dockerfile",
         &format!(
-            "FROM {BASE}\nRUN sleep {marker} & setsid sleep {marker} & wait\nRUN sleep {marker}\n"
+            "FROM {base}\nRUN echo {marker} > /x\nRUN sleep {marker} & setsid sleep {marker} & wait\nRUN sleep {marker}\n"
         ),
     );
     let request = bench.request();
@@ -512,14 +532,18 @@ async fn a_cancelled_build_ends_and_leaves_nothing() {
             }
         }
     }
-    for _ in 0..3_000 {
-        if !alive_with(&marker) && bench.left().is_empty() {
+    bench.until_nothing_is_left("cancelled").await;
+    assert!(!alive_with(&marker), "its commands live");
+    // What it had built until then is known, and goes by the rule of the cache.
+    let mut pruned = 0;
+    for _ in 0..500 {
+        pruned += bench.engine.prune_builds().await.unwrap().images;
+        if pruned > 0 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(!alive_with(&marker), "its commands live");
-    assert_eq!(bench.left(), "");
+    assert_eq!(pruned, 1);
     // The turn is free again.
     bench.builds(&format!("FROM {BASE}\nRUN true\n")).await;
 }
@@ -574,6 +598,36 @@ async fn a_build_is_in_a_network_of_its_own() {
             .count()
     };
     assert_eq!(addresses(&lines), 2, "its own and the loopback: {lines:#?}");
+    let host = bench
+        .fails(&format!("FROM {BASE}\nRUN --network=host true\n"))
+        .await;
+    assert_eq!(host.kind(), ErrorKind::Forbidden, "{host}");
+    assert!(host.to_string().starts_with("Dockerfile:2: "), "{host}");
+    // Also when a base image brings it.
+    let mut onbuild = bench.request();
+    bench.write("Dockerfile", &format!("FROM {BASE}\nENV A=b\n"));
+    let (base, _) = bench.builds_as(&onbuild).await;
+    let change = [
+        "--change",
+        "ONBUILD RUN --network=host echo reached the host",
+    ];
+    let made = bench.setup.podman.run(&["create", base.id.hex(), "true"]);
+    let commit = [
+        "commit",
+        "--format=docker",
+        change[0],
+        change[1],
+        &made,
+        "localhost/onbuild:1",
+    ];
+    bench.setup.podman.run(&commit);
+    bench.setup.podman.run(&["rm", &made]);
+    bench.write("Dockerfile", "FROM localhost/onbuild:1\n");
+    onbuild.cache = false;
+    let (outcome, lines) = bench.build_as(&onbuild).await;
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}: {lines:#?}");
+    bench.write("Dockerfile", &dockerfile);
     let mut request = bench.request();
     request.network = false;
     request.cache = false;

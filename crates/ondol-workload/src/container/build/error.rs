@@ -47,6 +47,16 @@ pub enum BuildError {
         /// What is wrong.
         problem: String,
     },
+    /// The Dockerfile, or a base image, asks for what no build gets.
+    #[error("{}: {problem}", place(path, line.map(|line| line as u64)))]
+    Refused {
+        /// Which Dockerfile.
+        path: String,
+        /// Its line; `None` when a base image asks.
+        line: Option<usize>,
+        /// What is not allowed.
+        problem: String,
+    },
     /// A command of the Dockerfile failed.
     #[error("`{instruction}` ended with {}", ended(*status))]
     Command {
@@ -127,6 +137,7 @@ impl Classified for BuildError {
             | Self::OutOfMemory { .. }
             | Self::BaseImage { .. }
             | Self::Failed(_) => ErrorKind::InvalidInput,
+            Self::Refused { .. } => ErrorKind::Forbidden,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::OutOfTime(_) => ErrorKind::Timeout,
@@ -142,6 +153,7 @@ impl Classified for BuildError {
             Self::Context { .. } => "workload.build.context",
             Self::TooLarge { .. } => "workload.build.too_large",
             Self::Dockerfile { .. } => "workload.build.dockerfile",
+            Self::Refused { .. } => "workload.build.refused",
             Self::Command { .. } => "workload.build.command",
             Self::OutOfMemory { .. } => "workload.build.memory",
             Self::BaseImage { .. } => "workload.build.base",
@@ -161,6 +173,9 @@ impl Classified for BuildError {
                 "free space where the engine keeps its images, or lower the ceiling of the build cache"
             }
             Self::TooLarge { .. } => "leave files out with a .dockerignore",
+            Self::Refused { .. } => {
+                "use what the build has: its own network, `COPY`, and `RUN` with a program that fetches"
+            }
             Self::Command { .. } => "its output is in the log above",
             Self::OutOfMemory { .. } => "raise `build.limits.memory`",
             Self::BaseImage { passing: false, .. } => {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `ignore`, `context` | which files are sent, and how |
 //! | `request` | what the two engines are asked, each in its own way |
+//! | `policy` | what no Dockerfile may ask for |
 //! | `progress` | what they say meanwhile, and what their errors mean |
 //! | `group` | limits over a whole build, and its end |
 //! | `ledger`, `prune` | which images are from builds of this installation, and how long they stay |
@@ -19,6 +20,7 @@ mod error;
 mod group;
 mod ignore;
 mod ledger;
+mod policy;
 mod progress;
 mod prune;
 mod request;
@@ -32,7 +34,7 @@ use bollard::Docker;
 use bollard::models::BuildInfo;
 use bollard::query_parameters::{BuildImageOptions, TagImageOptions};
 use futures_util::StreamExt;
-use ondol_types::{Clock, Digest, ProjectName, RelPath, Secret};
+use ondol_types::{Clock, Digest, ProjectName, RelPath, Secret, Timestamp};
 use tokio::sync::Semaphore;
 
 pub use error::BuildError;
@@ -154,7 +156,7 @@ pub struct BuiltImage {
 pub(super) struct Builds {
     config: BuildConfig,
     turns: Semaphore,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
     /// Networks that a build is about to use.
     networks: Mutex<HashMap<String, usize>>,
@@ -165,7 +167,7 @@ impl Builds {
         Self {
             turns: Semaphore::new(config.at_once.max(1)),
             config,
-            ledger: Ledger::new(dir),
+            ledger: Arc::new(Ledger::new(dir)),
             clock,
             networks: Mutex::default(),
         }
@@ -313,6 +315,13 @@ impl Host {
             });
         }
         let context = self.list(request).await?;
+        let refused = |line: Option<usize>, problem: &str| BuildError::Refused {
+            path: request.dockerfile.to_string(),
+            line,
+            problem: problem.to_owned(),
+        };
+        policy::check(&context.dockerfile)
+            .map_err(|refusal| refused(Some(refusal.line), refusal.problem))?;
         let (entries, bytes) = (context.len(), context.bytes);
         let limits = self.limits(&facts, &request.limits);
         let network = match request.network {
@@ -339,12 +348,19 @@ impl Host {
         let masker = Masker::new(request.secrets.values());
         let secrets = request.secrets.values().cloned().collect();
         let docker = asking(docker, query, self.builds.config.patience);
-        let mut progress = Progress::new(&context.dockerfile, request.dockerfile.as_str(), masker);
+        let path = request.dockerfile.as_str();
+        let mut account = Account {
+            ledger: self.builds.ledger.clone(),
+            project: request.project.clone(),
+            begun: self.builds.clock.now(),
+            progress: Progress::new(&context.dockerfile, path, masker),
+            written: false,
+        };
         let body = bollard::body_try_stream(context.send(secrets));
         let mut steps = docker
             .build_image(BuildImageOptions::default(), None, Some(body))
             .boxed();
-        let mut id = None;
+        let (mut id, mut forbidden) = (None, None);
         let failed = loop {
             match steps.next().await {
                 None => break None,
@@ -352,14 +368,19 @@ impl Host {
                     if let Some(built) = step.aux.as_ref().and_then(|aux| aux.id.clone()) {
                         id = Some(built);
                     }
-                    said(&mut progress, step, lines);
+                    said(&mut account.progress, step, lines);
+                    if let Err(problem) = policy::step(account.progress.instruction()) {
+                        forbidden = Some(problem);
+                        break None;
+                    }
                 }
                 Some(Err(error)) => break Some(error),
             }
         };
-        progress.end(lines);
+        account.progress.end(lines);
         let id = id.and_then(|id| id.parse::<Digest>().ok());
         let outcome = match (failed, id) {
+            _ if forbidden.is_some() => Err(refused(None, forbidden.unwrap_or_default())),
             (None, Some(id)) => Ok(BuiltImage { id, entries, bytes }),
             (None, None) => Err(BuildError::Interrupted(
                 "its answer ended before the build did".to_owned(),
@@ -367,18 +388,18 @@ impl Host {
             (Some(error), _) if is_unreachable(&error) => {
                 Err(BuildError::Interrupted(with_sources(&error)))
             }
-            (Some(error), _) => Err(progress.error(&error, group.short_of_memory(), &limits)),
+            (Some(error), _) => {
+                let short = group.short_of_memory();
+                Err(account.progress.error(&error, short, &limits))
+            }
         };
         if outcome.is_ok() {
             group.end().await;
         } else {
             group.kill().await;
         }
-        let image = outcome.as_ref().ok().map(|built| &built.id);
-        let now = self.builds.clock.now();
-        self.builds
-            .ledger
-            .record(&request.project, image, progress.images(), now)
+        account
+            .write(outcome.as_ref().ok().map(|built| &built.id))
             .await;
         outcome
     }
@@ -420,6 +441,38 @@ impl Host {
             );
         }
         Ok(in_use)
+    }
+}
+
+/// What a build has made, for the ledger, also when it is cancelled.
+struct Account {
+    ledger: Arc<Ledger>,
+    project: ProjectName,
+    begun: Timestamp,
+    progress: Progress,
+    written: bool,
+}
+
+impl Account {
+    async fn write(mut self, image: Option<&Digest>) {
+        self.written = true;
+        let images = self.progress.images();
+        self.ledger
+            .record(&self.project, image, images, self.begun)
+            .await;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let images = self.progress.images();
+        if self.written || images.is_empty() {
+            return;
+        }
+        let (ledger, project, begun) = (self.ledger.clone(), self.project.clone(), self.begun);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { ledger.record(&project, None, images, begun).await });
+        }
     }
 }
 

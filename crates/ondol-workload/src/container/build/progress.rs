@@ -78,6 +78,11 @@ impl Progress {
         self.images.clone()
     }
 
+    /// What the engine works on.
+    pub(super) fn instruction(&self) -> &str {
+        &self.instruction
+    }
+
     /// Text as it comes, whole lines or not.
     pub(super) fn take(&mut self, text: &str, lines: Lines<'_>) {
         // What a command has printed last may have no end, and then the engine speaks.
@@ -147,14 +152,20 @@ impl Progress {
                 return true;
             }
         }
-        [
-            "COMMIT",
-            "Successfully built ",
-            "Successfully tagged ",
-            "Removing intermediate container ",
-        ]
-        .iter()
-        .any(|word| trimmed.starts_with(word))
+        if trimmed == "container exited on killed" {
+            self.killed = true;
+            return true;
+        }
+        let is_id = trimmed.len() == 64 && trimmed.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id
+            || [
+                "COMMIT",
+                "Successfully built ",
+                "Successfully tagged ",
+                "Removing intermediate container ",
+            ]
+            .iter()
+            .any(|word| trimmed.starts_with(word))
     }
 
     /// What an error of the build means.
