@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use bollard::Docker;
+use bollard::models::SystemInfoCgroupDriverEnum;
 
 use super::Host;
 use super::firewall;
@@ -30,10 +31,14 @@ const NAME_SERVER_PLACES: [&str; 4] = [
 /// What is known of the engine.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    engine: String,
+    pub(super) engine: String,
     address: String,
-    podman: bool,
+    pub(super) podman: bool,
     rootless: bool,
+    /// All that containers can have; 0 when it is not known.
+    pub(super) memory_bytes: u64,
+    /// Whether control groups are made where this host shows them, by path.
+    pub(super) groups_here: bool,
     pub(super) init: bool,
     service_names: bool,
     cgroups: CgroupVersion,
@@ -52,6 +57,8 @@ impl Facts {
             address: String::new(),
             podman: false,
             rootless: false,
+            memory_bytes: 0,
+            groups_here: false,
             init: true,
             service_names: true,
             cgroups: CgroupVersion::V2,
@@ -98,11 +105,18 @@ impl Facts {
             Some(bollard::models::SystemInfoCgroupVersionEnum::_1) => CgroupVersion::V1,
             _ => CgroupVersion::V2,
         };
+        let by_path = info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::CGROUPFS);
+        let groups_here = by_path && !rootless && address.starts_with("unix:");
         Ok(Self {
             engine: format!("{product} {}", version.version.unwrap_or_default()),
             address,
             podman,
             rootless,
+            memory_bytes: info
+                .mem_total
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .unwrap_or(0),
+            groups_here,
             init,
             service_names: !podman || any(&NAME_SERVER_PLACES),
             cgroups,

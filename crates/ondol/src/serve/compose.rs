@@ -24,7 +24,7 @@ use ondol_workload::{Engine, Engines, ProcessEngine};
 use tokio_util::sync::CancellationToken;
 
 use super::adapters::{
-    actions, code, containers, doors, log, models, progress, retention, tracking, traffic,
+    actions, code, containers, doors, image, log, models, progress, retention, tracking, traffic,
 };
 use super::{Settings, http, metrics};
 use crate::error::Outcome;
@@ -267,7 +267,14 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         actions: actions::all(
             datasets.clone(),
             model_registry.clone(),
-            registry.clone(),
+            image::Image {
+                registry: registry.clone(),
+                engine: containers
+                    .clone()
+                    .filter(|_| settings.engines.offer().container),
+                secrets: secrets.clone(),
+                clock: clock.clone(),
+            },
             deploy.service(),
             clock.clone(),
         ),

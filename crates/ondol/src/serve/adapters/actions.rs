@@ -13,16 +13,16 @@ use ondol_deploy::{
 use ondol_ml::{Judgement, Lineage, Models, NewVersion, VersionState, metrics_file};
 use ondol_pipeline::model::Trigger;
 use ondol_pipeline::{Action, ActionCtx, ActionOutcome, Actions};
-use ondol_registry::image::BuildRequest;
-use ondol_registry::{RegistryService, Repository};
 use ondol_types::{Clock, Digest, EnvironmentName, ErrorKind, ModelName, Problem, StepName};
 use serde_json::{Value, json};
+
+use super::image::Image;
 
 /// Every action by the name that the graph uses.
 pub(in crate::serve) fn all(
     data: DataService,
     models: Models,
-    registry: RegistryService,
+    image: Image,
     deploy: DeployService,
     clock: Arc<dyn Clock>,
 ) -> Actions {
@@ -41,13 +41,7 @@ pub(in crate::serve) fn all(
             clock: clock.clone(),
         }),
     );
-    actions.insert(
-        "image",
-        Arc::new(Image {
-            registry,
-            clock: clock.clone(),
-        }),
-    );
+    actions.insert("image", Arc::new(image));
     actions.insert("deploy", Arc::new(Deploy { deploy, clock }));
     actions
 }
@@ -61,7 +55,7 @@ fn missing(what: &str) -> Problem {
 }
 
 /// The system's context, under the name of whoever caused the run.
-fn system(clock: &Arc<dyn Clock>, author: &str) -> Ctx {
+pub(super) fn system(clock: &Arc<dyn Clock>, author: &str) -> Ctx {
     let mut ctx = Ctx::system(clock.clone());
     ctx.principal.name = author.to_owned();
     ctx
@@ -205,87 +199,6 @@ fn primary(folder: &std::path::Path, metrics: &ondol_ml::gate::Metrics) -> Optio
         .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
         .and_then(|report| report["primaryMetric"].as_str().map(str::to_owned));
     chosen.or_else(|| ondol_ml::gate::usual_metric(metrics).map(str::to_owned))
-}
-
-/// Packs the checkout with what was built into an image.
-struct Image {
-    registry: RegistryService,
-    clock: Arc<dyn Clock>,
-}
-
-#[async_trait]
-impl Action for Image {
-    async fn run(&self, ctx: &ActionCtx) -> Result<ActionOutcome, Problem> {
-        if let Some(file) = &ctx.spec.build.dockerfile {
-            return Ok(ActionOutcome::Failed(format!(
-                "`{file}` needs the container engine, which this installation does not have: remove `build.dockerfile`, or set `service.run`"
-            )));
-        }
-        let build = ctx.spec.build.clone();
-        let keep = move |path: &std::path::Path| {
-            let Some(path) = path.to_str() else {
-                return false;
-            };
-            let included = build.include.is_empty()
-                || build.include.iter().any(|pattern| pattern.matches(path));
-            included && !build.exclude.iter().any(|pattern| pattern.matches(path))
-        };
-        let commit = ctx.run.commit.as_ref();
-        let mut labels = BTreeMap::from([(
-            "org.opencontainers.image.title".to_owned(),
-            ctx.run.project.to_string(),
-        )]);
-        if let Some(commit) = commit {
-            labels.insert(
-                "org.opencontainers.image.revision".to_owned(),
-                commit.to_string(),
-            );
-        }
-        let mut tags: Vec<String> = commit
-            .map(|commit| commit.as_str().to_owned())
-            .into_iter()
-            .collect();
-        if let Some(branch) = &ctx.run.branch {
-            let tag: String = branch
-                .chars()
-                .map(|c| {
-                    if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                        c
-                    } else {
-                        '-'
-                    }
-                })
-                .take(100)
-                .collect();
-            tags.push(tag.trim_start_matches(['.', '-']).to_owned());
-            tags.retain(|tag| !tag.is_empty());
-        }
-        let request = BuildRequest {
-            repository: Repository::of(&ctx.run.project),
-            tags,
-            root: ctx.workspace.source(),
-            keep: Arc::new(keep),
-            command: ctx.spec.service.as_ref().map(|service| service.run.clone()),
-            env: ctx.spec.env.clone(),
-            labels,
-            base: ctx.spec.build.base.as_ref().map(ToString::to_string),
-            host: ctx.spec.build.tools.clone(),
-            chain: Some(ctx.run.chain.clone()),
-        };
-        let caller = system(&self.clock, &ctx.run.author);
-        let built = self.registry.build(&caller, &request).await?;
-        ctx.log.line(format!(
-            "image {} · {} entries, {} layers ({} new), {} bytes",
-            built.digest.short(),
-            built.entries,
-            built.layers,
-            built.layers_new,
-            built.size
-        ));
-        Ok(ActionOutcome::Success(
-            json!({ "digest": built.digest, "bytes": built.size, "layers": built.layers }),
-        ))
-    }
 }
 
 /// Asks for a rollout and waits for its end.

@@ -5,6 +5,7 @@ pub(super) mod actions;
 pub(super) mod code;
 pub(super) mod containers;
 pub(super) mod doors;
+pub(super) mod image;
 pub(super) mod log;
 pub(super) mod models;
 pub(super) mod progress;
