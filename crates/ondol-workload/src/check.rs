@@ -91,13 +91,19 @@ impl ContainerSpec {
             .len()
             .max(self.names.len())
             .max(self.scratch.len())
+            .max(self.shared.len())
             > MAX_PARTS
         {
             return Some(format!(
                 "it has more than {MAX_PARTS} volumes, names or scratch directories"
             ));
         }
-        let mut paths = self.volumes.iter().map(|volume| volume.target.as_str());
+        let shared = self.shared.iter().map(|dir| dir.target.as_str());
+        let mut paths = self
+            .volumes
+            .iter()
+            .map(|volume| volume.target.as_str())
+            .chain(shared);
         let mut more = self
             .scratch
             .iter()
@@ -113,18 +119,17 @@ impl ContainerSpec {
                 path.escape_debug()
             ));
         }
-        let mut labels = self
-            .names
+        // A volume may belong to a part of a project: labels with dots between them.
+        let volumes = self
+            .volumes
             .iter()
-            .chain(self.volumes.iter().map(|volume| &volume.name));
-        let labels = labels.by_ref().chain(&self.network);
-        for label in labels {
-            if !is_label(label) {
-                return Some(format!(
-                    "`{}` is not a name of letters, digits and dashes",
-                    label.escape_debug()
-                ));
-            }
+            .flat_map(|volume| volume.name.split('.'));
+        let names = self.names.iter().chain(&self.network).map(String::as_str);
+        if let Some(label) = names.chain(volumes).find(|label| !is_label(label)) {
+            return Some(format!(
+                "`{}` is not a name of letters, digits and dashes",
+                label.escape_debug()
+            ));
         }
         let user = self.user.as_deref().unwrap_or("0");
         let is_user_letter = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use ondol_testing::engine::Podman;
 use ondol_testing::platform::PATIENCE;
 use ondol_testing::table::Table;
 use ondol_testing::{
@@ -37,6 +38,8 @@ pub(crate) struct Rig {
     pub(crate) project: Project,
     cargo: Cargo,
     load: Option<Load>,
+    /// Where the application runs in a container: whom to ask what runs.
+    engine: Option<&'static Podman>,
 }
 
 impl Rig {
@@ -52,11 +55,13 @@ impl Rig {
     /// A site in a container, whose first version is live. `None` where there is no engine.
     #[track_caller]
     pub(crate) fn contained() -> Option<Self> {
-        let platform = Platform::start_with(with_engine(engine()?, &[]));
+        let engine = engine()?;
+        let platform = Platform::start_with(with_engine(engine, &[]));
         let yaml = "test: \"true\"\nservice: { health: { path: /version, deadline: 60s } }\nrelease: { command: \"true\" }\n";
         let project = site(&platform, "phoenix", yaml);
         push_live(&platform, &project);
-        let rig = Self::watched(platform, project, Cargo::Code { version: 1 }, "/version");
+        let mut rig = Self::watched(platform, project, Cargo::Code { version: 1 }, "/version");
+        rig.engine = Some(engine);
         Some(rig)
     }
 
@@ -88,6 +93,7 @@ impl Rig {
             project,
             cargo,
             load,
+            engine: None,
         }
     }
 
@@ -338,6 +344,17 @@ impl Rig {
 
     /// What was replaced has gone, and nothing was started twice.
     fn one_replica_is_left(&self, place: &str) {
+        if let Some(engine) = self.engine {
+            let data = self.platform.data().canonicalize().unwrap();
+            let directory = format!(
+                "label=dev.ondol.directory={}",
+                data.join("containers").display()
+            );
+            return eventually(&format!("{place}: one container is left"), PATIENCE, || {
+                let running = engine.run(&["ps", "--quiet", "--filter", &directory]);
+                running.lines().count() == 1
+            });
+        }
         let program = match self.cargo {
             Cargo::Code { .. } => "app.py",
             Cargo::Data { .. } => "model-server",
