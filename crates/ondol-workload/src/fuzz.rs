@@ -8,6 +8,7 @@ use crate::log::{LineAssembler, LogReader};
 use crate::mask::Masker;
 use crate::model::LogPosition;
 
+pub use crate::container::fuzz_ignore as ignore;
 pub use crate::wire::fuzz as wire;
 
 /// The first byte is the size of the pieces, the second how many secrets there are; a line is a
@@ -123,5 +124,6 @@ mod tests {
         ondol_fuzzing::exercise("workload_mask", super::mask);
         ondol_fuzzing::exercise("workload_log", super::log);
         ondol_fuzzing::exercise("workload_wire", super::wire);
+        ondol_fuzzing::exercise("workload_ignore", super::ignore);
     }
 }

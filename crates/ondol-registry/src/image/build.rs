@@ -139,7 +139,15 @@ impl RegistryService {
             )
             .await?;
         }
-        self.announce(request, &digest).await?;
+        let commit = request.labels.get("org.opencontainers.image.revision");
+        self.announce(
+            &request.repository,
+            &request.tags,
+            commit.map(String::as_str).unwrap_or_default(),
+            request.chain.as_deref(),
+            &digest,
+        )
+        .await?;
         let size = descriptors.iter().map(|layer| layer.size).sum();
         Ok(Built {
             digest,
@@ -150,7 +158,8 @@ impl RegistryService {
         })
     }
 
-    async fn store_layer(&self, layer: &Layer) -> Result<(), RegistryError> {
+    /// Puts a layer among the blobs.
+    pub(super) async fn store_layer(&self, layer: &Layer) -> Result<(), RegistryError> {
         let mut file = tokio::fs::File::open(layer.file.path())
             .await
             .map_err(RegistryError::io("a layer"))?;
@@ -170,8 +179,15 @@ impl RegistryService {
         Ok(())
     }
 
-    async fn announce(&self, request: &BuildRequest, digest: &Digest) -> Result<(), RegistryError> {
-        let repository = &request.repository;
+    /// Says that there is an image.
+    pub(super) async fn announce(
+        &self,
+        repository: &Repository,
+        tags: &[String],
+        commit: &str,
+        chain: Option<&str>,
+        digest: &Digest,
+    ) -> Result<(), RegistryError> {
         let Some(project) = repository.project() else {
             return Ok(());
         };
@@ -179,20 +195,15 @@ impl RegistryService {
             "pkg:oci/{repository}@{}",
             digest.to_string().replace(':', "%3A")
         );
-        let commit = request
-            .labels
-            .get("org.opencontainers.image.revision")
-            .cloned()
-            .unwrap_or_default();
         let content = json!({
-            "change": { "id": if commit.is_empty() { "unknown" } else { &commit }, "source": format!("/{project}") },
+            "change": { "id": if commit.is_empty() { "unknown" } else { commit }, "source": format!("/{project}") },
         });
         let mut event = NewEvent::new(event::ARTIFACT_PACKAGED, &purl)
             .project(project)
             .content(content)
-            .custom(json!({ "digest": digest, "tags": request.tags }));
-        if let Some(chain) = &request.chain {
-            event = event.chain(chain.clone());
+            .custom(json!({ "digest": digest, "tags": tags }));
+        if let Some(chain) = chain {
+            event = event.chain(chain.to_owned());
         }
         self.record(event).await
     }

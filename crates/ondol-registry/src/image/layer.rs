@@ -52,19 +52,29 @@ pub(super) struct Layer {
     pub(super) entries: usize,
 }
 
-struct Tee<W> {
+/// Writes on, counts and hashes.
+pub(super) struct Tee<W> {
     inner: W,
     hasher: Hasher,
     written: u64,
 }
 
 impl<W: Write> Tee<W> {
-    fn new(inner: W) -> Self {
+    pub(super) fn new(inner: W) -> Self {
         Self {
             inner,
             hasher: Hasher::new(Algorithm::Sha256),
             written: 0,
         }
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Where it wrote to, and the digest of all of it.
+    pub(super) fn finish(self) -> (W, Digest) {
+        (self.inner, self.hasher.finish())
     }
 }
 

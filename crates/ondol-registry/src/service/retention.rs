@@ -51,7 +51,12 @@ impl RegistryService {
         removed += self.expire_uploads().await?;
         let before = self.now().minus(self.config.loose_for.max(LEAST));
         self.store
-            .write::<_, StoreError, _>(|tx| Box::pin(store::drop_empty_repositories(tx, before)))
+            .write::<_, StoreError, _>(|tx| {
+                Box::pin(async move {
+                    store::forget_layers(tx).await?;
+                    store::drop_empty_repositories(tx, before).await
+                })
+            })
             .await?;
         Ok(removed)
     }

@@ -1,11 +1,13 @@
 //! The registry's tables: what a repository holds.
 
+mod layers;
 mod lists;
 mod retention;
 
 use ondol_store::{Migration, Row, StoreError, Tx, params};
 use ondol_types::{Digest, Timestamp};
 
+pub(crate) use layers::{forget_layers, known_layer, remember_layer};
 pub(crate) use lists::{catalog, delete_project, referrers, repository_exists, tags};
 pub(crate) use retention::{
     candidate, children, delete_tag_as, drop_empty_repositories, linked_digests, loose_blobs,
@@ -73,6 +75,16 @@ INSERT INTO registry_repository (name, created_at)
 ALTER TABLE registry_manifest ADD COLUMN used_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE registry_tag ADD COLUMN checked_at BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX registry_blob_linked ON registry_blob (repository, linked_at);
+",
+    },
+    Migration {
+        number: 502,
+        name: "registry layers of builds",
+        sql: "CREATE TABLE registry_layer (
+    diff_id TEXT NOT NULL PRIMARY KEY,
+    digest TEXT NOT NULL,
+    size BIGINT NOT NULL
+);
 ",
     },
 ];

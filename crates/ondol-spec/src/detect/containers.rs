@@ -1,16 +1,20 @@
 //! Dockerfile, Containerfile and compose files: named, because they need the container engine.
 
-use super::{Findings, View};
+use super::{Findings, Found, Request, View};
 use crate::model::Language;
 use crate::resolve::Note;
 
-pub(super) fn apply(view: &View, findings: &mut Findings, wanted: Option<Language>) {
-    if let Some(file) = view.first(&["Dockerfile", "Containerfile"]) {
+pub(super) fn apply(view: &View, findings: &mut Findings, request: &Request) {
+    let wanted = request.language;
+    if let Some(file) = &request.dockerfile {
+        image_serves(findings, file);
+    } else if let Some(file) = view.first(&["Dockerfile", "Containerfile"]) {
         let alone = findings.evidence.is_empty() && findings.service.is_none();
         if wanted == Some(Language::Dockerfile) || (wanted.is_none() && alone) {
             findings.language = Language::Dockerfile;
             findings.evidence = file.to_owned();
             findings.dockerfile = Some(file.to_owned());
+            image_serves(findings, file);
         } else {
             let message = format!(
                 "{file} is not used: it needs the container engine, and the commands of {} do without",
@@ -35,6 +39,21 @@ pub(super) fn apply(view: &View, findings: &mut Findings, wanted: Option<Languag
         );
         findings.notes.push(note.hint("name the command of this project by `service.run`, and run its other services as projects"));
     }
+}
+
+/// The image has a command of its own, whatever else the repository has; which port it listens on,
+/// it says when it is built.
+fn image_serves(findings: &mut Findings, file: &str) {
+    if findings
+        .service
+        .as_ref()
+        .is_some_and(|service| service.from == "Procfile")
+    {
+        return;
+    }
+    findings.service = Some(Found::new("", file));
+    findings.declared = true;
+    findings.service_env.clear();
 }
 
 fn shown(findings: &Findings) -> &str {

@@ -28,6 +28,8 @@ pub(crate) struct Request {
     trains: bool,
     trains_by_itself: bool,
     runs_service: bool,
+    /// The Dockerfile that is to be built with.
+    dockerfile: Option<String>,
 }
 
 impl Request {
@@ -44,6 +46,10 @@ impl Request {
             trains: written.child("train").is_some_and(Node::is_map),
             trains_by_itself: written.get(&["train", "auto"]).is_some(),
             runs_service,
+            dockerfile: written.text_at(&["build", "dockerfile"]).map(|path| {
+                let path = path.strip_prefix("./").unwrap_or(path);
+                path.to_owned()
+            }),
         }
     }
 }
@@ -120,7 +126,7 @@ pub(crate) fn detect(tree: &dyn crate::Tree, request: &Request) -> Detection {
     let view = View::new(tree);
     let mut findings = language(&view, request);
     procfile::apply(&view, &mut findings);
-    containers::apply(&view, &mut findings, request.language);
+    containers::apply(&view, &mut findings, request);
     if request.trains && !findings.declared {
         findings.service = None;
     }

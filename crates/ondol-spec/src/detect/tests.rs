@@ -424,7 +424,18 @@ fn what_ondol_cannot_do_by_itself_is_said() {
     );
     assert!(codes(&[("main.py", ""), ("compose.yaml", "")]).contains(&"compose-unused".to_owned()));
     assert!(codes(&[("main.py", "")]).contains(&"no-tests".to_owned()));
+    let both: Files = &[
+        ("requirements.txt", "flask\n"),
+        ("app.py", "from flask import Flask\napp = Flask(__name__)\n"),
+        ("docker/Dockerfile", "FROM scratch\n"),
+        ("ondol.yaml", "build: { dockerfile: ./docker/Dockerfile }\n"),
+    ];
+    let both = effective(both).spec;
+    assert_eq!(both.language, crate::model::Language::Python);
+    assert_eq!(both.service.unwrap().run, "", "the image's own command");
     let alone = effective(&[("Dockerfile", "FROM scratch\n")]);
+    let service = alone.spec.service.as_ref().unwrap();
+    assert_eq!(service.run, "", "the image's own command");
     assert_eq!(alone.spec.language, crate::model::Language::Dockerfile);
     assert_eq!(alone.spec.needs_container().unwrap().0, "build.dockerfile");
     assert!(

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ondol_types::RelPath;
+use ondol_types::{RelPath, SecretName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::text::text_form;
-use super::{Pattern, Period, TextError};
+use super::{Limits, Pattern, Period, TextError};
 
 /// A command that ends, run by `/bin/sh -ec` in the work directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -57,7 +57,7 @@ pub struct Test {
 }
 
 /// How the repository becomes an image.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Build {
     /// Command that installs dependencies, before tests and before the build. Default: detected.
@@ -73,9 +73,27 @@ pub struct Build {
     /// Without it the image says by label what it expects of its host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<ImageRef>,
-    /// Dockerfile to build with; needs the container engine.
+    /// Dockerfile to build with, from the root of the repository; needs the container engine. The
+    /// service then runs the image's own command, unless `service.run` names another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dockerfile: Option<RelPath>,
+    /// Folder that the Dockerfile's `COPY` reads from. Default: the whole repository. Files that its
+    /// `.dockerignore` names, or that of the Dockerfile, are not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<RelPath>,
+    /// Stage of the Dockerfile to build. Default: the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Values of the Dockerfile's `ARG`. They can be read in the image, so they are no secrets.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub args: BTreeMap<String, String>,
+    /// Secrets of the project that `RUN --mount=type=secret,id=<name>` reads. They are in no layer
+    /// of the image.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
+    /// What the build with a Dockerfile may use.
+    #[serde(skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// Files that go into the image, as patterns. Default: all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<Pattern>,

@@ -12,7 +12,8 @@ use super::{ByteSize, HostName, Percent, Period, TextError, UrlPath, text_form};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Shell command that serves HTTP on `$PORT` until it gets SIGTERM. Default: detected.
+    /// Shell command that serves HTTP on `$PORT` until it gets SIGTERM. Default: detected; with a
+    /// Dockerfile it is empty, which means the image's own command.
     pub run: String,
     /// The port that the program insists on; without it the program listens on `$PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,6 +202,13 @@ pub struct Limits {
     /// Processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+}
+
+impl Limits {
+    /// Whether nothing is limited beyond the installation's ceilings.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What runs a workload.

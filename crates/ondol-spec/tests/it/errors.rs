@@ -307,3 +307,37 @@ fn a_secret_is_a_name_or_says_how_it_is_received() {
         "",
     );
 }
+
+#[test]
+fn a_build_with_a_dockerfile_is_checked() {
+    refuses(
+        "build:\n  target: web\n",
+        "ondol.yaml:2:11: `build.target`: only a build with a Dockerfile has it",
+        "add `build.dockerfile: Dockerfile`",
+    );
+    refuses(
+        "build:\n  dockerfile: ../Dockerfile\n",
+        "ondol.yaml:2:15: `build.dockerfile`: `../Dockerfile` is not a relative path that stays inside its folder",
+        "write a path inside the repository, without a leading `/` and without `..`",
+    );
+    refuses(
+        "secrets: [A]\nbuild:\n  dockerfile: Dockerfile\n  secrets:\n    - A\n    - B\n",
+        "ondol.yaml:6:7: `build.secrets.1`: `B` is not a secret of this project",
+        "name it under `secrets` too",
+    );
+    refuses(
+        "secrets: [TOKEN]\nbuild:\n  dockerfile: Dockerfile\n  args: { TOKEN: x }\n",
+        "ondol.yaml:4:18: `build.args.TOKEN`: a build argument can be read in the image, and this is the name of a secret",
+        "name it under `build.secrets`, and read it by `RUN --mount=type=secret`",
+    );
+    refuses(
+        "build: { dockerfile: Dockerfile, target: -x }\n",
+        "ondol.yaml:1:42: `build.target`: is no name of a stage",
+        "write the name behind `AS` in the Dockerfile",
+    );
+    refuses(
+        "build: { dockerfile: Dockerfile, limits: { memory: 1KiB } }\n",
+        "ondol.yaml:1:52: `build.limits.memory`: no program starts in less than 4MiB",
+        "",
+    );
+}

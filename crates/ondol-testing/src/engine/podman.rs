@@ -76,7 +76,8 @@ impl Podman {
     /// Cleans up when this program has ended, however it did: then its end of the pipe is closed.
     fn guard(&self) -> Result<(), String> {
         let script = format!(
-            "cat; for pid in $(cat '{dir}'/*.pid); do kill $pid; done 2>/dev/null
+            // One that waits for a build which nobody reads any more does not end by itself.
+            "cat; for signal in TERM KILL; do for pid in $(cat '{dir}'/*.pid); do kill -$signal $pid; done; sleep 1; done 2>/dev/null
              {podman} rm --all --force --time 0 >/dev/null 2>&1
              {podman} network ls -q | grep -v '^podman$' | xargs -r {podman} network rm -f >/dev/null 2>&1
              umount -R '{dir}'/root/overlay 2>/dev/null; rm -rf '{dir}'",
@@ -113,7 +114,22 @@ impl Podman {
     }
 
     /// Runs a command of Podman's own program and returns what it says.
+    ///
+    /// # Panics
+    /// When the command fails.
     pub fn run(&self, arguments: &[&str]) -> String {
+        self.ask(arguments)
+            .unwrap_or_else(|said| panic!("{arguments:?}: {said}"))
+    }
+
+    /// Runs a command that may fail.
+    ///
+    /// # Errors
+    /// What it says then.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String, String> {
         let words = self.words();
         let output = Command::new(&words[0])
             .args(&words[1..])
@@ -123,8 +139,11 @@ impl Podman {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {text}{errors}");
-        text.trim().to_owned()
+        if output.status.success() {
+            Ok(text.trim().to_owned())
+        } else {
+            Err(format!("{text}{errors}"))
+        }
     }
 
     /// Makes an image of one layer, once.

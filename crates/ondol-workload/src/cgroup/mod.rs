@@ -59,6 +59,71 @@ impl Dirs {
         })
     }
 
+    /// The roots of this host's hierarchies, below which container engines make their groups.
+    pub(crate) fn roots() -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        if root.join("cgroup.controllers").is_file() {
+            let text = fs::read_to_string(root.join("cgroup.subtree_control")).ok()?;
+            return Some(Self {
+                version: CgroupVersion::V2,
+                dirs: [("unified".to_owned(), root.to_owned())].into(),
+                controllers: text.split_whitespace().map(str::to_owned).collect(),
+            });
+        }
+        let dirs: BTreeMap<String, PathBuf> = ["memory", "cpu", "cpuacct", "pids", "freezer"]
+            .iter()
+            .map(|name| ((*name).to_owned(), root.join(name)))
+            .filter(|(_, dir)| dir.is_dir())
+            .collect();
+        dirs.contains_key("pids").then(|| Self {
+            version: CgroupVersion::V1,
+            dirs,
+            controllers: BTreeSet::new(),
+        })
+    }
+
+    /// Ends and removes groups below these of a prefix, whose names end with the id of a process
+    /// that is gone.
+    pub(crate) fn clear_left_behind(&self, prefix: &str) {
+        let mut names = BTreeSet::new();
+        for dir in self.dirs.values() {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            names.extend(entries.filter_map(|entry| entry.file_name().into_string().ok()));
+        }
+        for name in names.iter().filter(|name| name.starts_with(prefix)) {
+            let owner = name.rsplit('-').next().and_then(|pid| pid.parse().ok());
+            if owner.is_some_and(|pid: i32| procfs::Stat::of(pid).is_none()) {
+                let mut group = self.clone();
+                group.dirs.values_mut().for_each(|dir| dir.push(name));
+                group.kill_all(Duration::from_secs(5));
+                group.remove();
+            }
+        }
+    }
+
+    /// How much processor time the group gets beside others, where 1024 is usual.
+    pub(crate) fn weigh(&self, shares: u32) {
+        let (file, value) = match self.version {
+            CgroupVersion::V2 => ("cpu.weight", (shares * 100 / 1_024).max(1)),
+            _ => ("cpu.shares", shares),
+        };
+        if let Some(dir) = self.of("cpu") {
+            let _ = fs::write(dir.join(file), value.to_string());
+        }
+    }
+
+    /// Whether the group has reached its limit on memory.
+    pub(crate) fn short_of_memory(&self) -> bool {
+        match self.version {
+            CgroupVersion::V2 => self.oom_killed(),
+            // Kills are counted where the process was, which is a group below that is gone.
+            _ => {
+                let limit = self.number("memory", "memory.limit_in_bytes");
+                limit.is_some_and(|limit| self.peak_memory() >= Some(limit))
+            }
+        }
+    }
+
     /// Whether groups made here have a controller.
     pub(crate) fn has(&self, controller: &str) -> bool {
         match self.version {

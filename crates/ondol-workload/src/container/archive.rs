@@ -119,16 +119,24 @@ fn padding(length: u64) -> Vec<u8> {
 /// The files below a directory, as those of one user and group: modes are kept, links stay links,
 /// sockets and devices are left out.
 pub(crate) fn directory(dir: PathBuf, owner: (u32, u32)) -> Pieces {
+    pieces_of(move |output| {
+        let mut archive = tar::Builder::new(output);
+        append(&mut archive, &dir, Path::new("."), owner, 0)?;
+        archive.finish()
+    })
+}
+
+/// What a function writes, on a thread that may block, as pieces. An error ends them.
+pub(crate) fn pieces_of(
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+) -> Pieces {
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::task::spawn_blocking(move || {
-        let output = Output {
+        let mut output = Output {
             sender: sender.clone(),
             piece: Vec::new(),
         };
-        let mut archive = tar::Builder::new(output);
-        let written = append(&mut archive, &dir, Path::new("."), owner, 0)
-            .and_then(|()| archive.into_inner())
-            .and_then(|mut output| output.flush());
+        let written = write(&mut output).and_then(|()| output.flush());
         if let Err(error) = written {
             let _ = sender.blocking_send(Err(error));
         }
@@ -160,8 +168,8 @@ impl Write for Output {
     }
 }
 
-fn append(
-    archive: &mut tar::Builder<Output>,
+fn append<W: Write>(
+    archive: &mut tar::Builder<W>,
     dir: &Path,
     inside: &Path,
     owner: (u32, u32),

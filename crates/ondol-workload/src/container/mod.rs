@@ -14,12 +14,14 @@
 //! | `probe` | what it can do |
 //! | [`spec`](ContainerSpec), `body` | what is asked for, and what that means to an engine |
 //! | [`image`](ImageSource), `archive` | images and files on their way into it |
+//! | [`build`](BuildRequest) | images from Dockerfiles |
 //! | `surroundings`, `firewall`, `names` | networks, volumes, and whose they are |
 //! | `launch` | making, starting, ending, sweeping |
 
 mod address;
 mod archive;
 mod body;
+mod build;
 mod client;
 mod firewall;
 mod image;
@@ -40,6 +42,12 @@ use ondol_types::{Clock, CrashPoints, Digest, ProjectName, WorkloadId};
 
 pub use address::{Address, AddressError, Surroundings, candidates};
 pub use archive::Pieces;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use build::fuzz_ignore;
+pub use build::{
+    BuildConfig, BuildError, BuildLine, BuildRequest, BuildSource, BuiltImage, CacheRule, Pruned,
+};
 pub use image::{ImageSource, NoImages, SourceError, StoredImage, StoredLayer};
 pub use spec::{ContainerSpec, Entrypoint, ImageRef, NamedVolume, SharedDir};
 
@@ -80,6 +88,8 @@ pub struct ContainerConfig {
     pub shared_dirs: Vec<PathBuf>,
     /// Capabilities that an administrator allows beyond those that stay inside a container.
     pub allowed_capabilities: BTreeSet<String>,
+    /// What builds may use.
+    pub builds: BuildConfig,
 }
 
 impl ContainerConfig {
@@ -97,6 +107,7 @@ impl ContainerConfig {
             images: Arc::new(NoImages),
             shared_dirs: Vec::new(),
             allowed_capabilities: BTreeSet::new(),
+            builds: BuildConfig::default(),
         }
     }
 }
@@ -116,6 +127,7 @@ struct Host {
     shared_dirs: Vec<PathBuf>,
     allowed_capabilities: BTreeSet<String>,
     facts: Mutex<Option<Facts>>,
+    builds: build::Builds,
     /// Held for reading while a start needs networks that nothing uses yet.
     surroundings: tokio::sync::RwLock<()>,
 }
@@ -167,6 +179,7 @@ impl ContainerEngine {
             shared_dirs,
             allowed_capabilities: config.allowed_capabilities,
             facts: Mutex::new(None),
+            builds: build::Builds::new(config.builds, &config.workloads_dir, clock.clone()),
             surroundings: tokio::sync::RwLock::new(()),
         });
         let fleet = FleetConfig {
@@ -205,7 +218,12 @@ impl ContainerEngine {
         let (_, docker) = self.host.finder.client().await?;
         let containers = launch::sweep(&self.host, &self.fleet, &docker).await?;
         let _nobody_starts = self.host.surroundings.write().await;
-        let networks = surroundings::remove_unused_networks(&docker, &self.host.names).await?;
+        let networks = surroundings::remove_unused_networks(
+            &docker,
+            &self.host.names,
+            &self.host.builds.networks(),
+        )
+        .await?;
         let images = image::collect(&docker, &self.host.names, keep).await?;
         Ok(Swept {
             containers,

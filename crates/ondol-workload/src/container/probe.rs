@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use bollard::Docker;
+use bollard::models::SystemInfoCgroupDriverEnum;
 
 use super::Host;
 use super::firewall;
@@ -30,10 +31,16 @@ const NAME_SERVER_PLACES: [&str; 4] = [
 /// What is known of the engine.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    engine: String,
+    pub(super) engine: String,
     address: String,
-    podman: bool,
+    pub(super) podman: bool,
+    /// Its version, of Podman; of one that does not say it, the lowest.
+    pub(super) podman_version: Option<(u32, u32)>,
     rootless: bool,
+    /// All that containers can have; 0 when it is not known.
+    pub(super) memory_bytes: u64,
+    /// Whether control groups are made where this host shows them, by path.
+    pub(super) groups_here: bool,
     pub(super) init: bool,
     service_names: bool,
     cgroups: CgroupVersion,
@@ -51,7 +58,10 @@ impl Facts {
             engine: String::new(),
             address: String::new(),
             podman: false,
+            podman_version: None,
             rootless: false,
+            memory_bytes: 0,
+            groups_here: false,
             init: true,
             service_names: true,
             cgroups: CgroupVersion::V2,
@@ -98,11 +108,25 @@ impl Facts {
             Some(bollard::models::SystemInfoCgroupVersionEnum::_1) => CgroupVersion::V1,
             _ => CgroupVersion::V2,
         };
+        let podman_version = podman.then(|| {
+            let text = version.version.as_deref().unwrap_or_default();
+            let mut numbers = text.split('.').map_while(|part| part.parse().ok());
+            let mut next = || numbers.next().unwrap_or(0);
+            (next(), next())
+        });
+        let by_path = info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::CGROUPFS);
+        let groups_here = by_path && !rootless && address.starts_with("unix:");
         Ok(Self {
             engine: format!("{product} {}", version.version.unwrap_or_default()),
             address,
             podman,
+            podman_version,
             rootless,
+            memory_bytes: info
+                .mem_total
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .unwrap_or(0),
+            groups_here,
             init,
             service_names: !podman || any(&NAME_SERVER_PLACES),
             cgroups,

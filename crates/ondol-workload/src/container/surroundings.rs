@@ -66,10 +66,11 @@ async fn known_network(docker: &Docker, names: &Names, name: &str) -> Result<boo
     }
 }
 
-/// Removes our networks that nothing uses. Returns how many.
+/// Removes our networks that nothing uses or is about to. Returns how many.
 pub(crate) async fn remove_unused_networks(
     docker: &Docker,
     names: &Names,
+    about_to_be_used: &[String],
 ) -> Result<usize, EngineError> {
     let label = format!("{INSTALLATION}={}", names.installation());
     let options = ListNetworksOptions {
@@ -82,6 +83,9 @@ pub(crate) async fn remove_unused_networks(
         let (Some(name), true) = (network.name, names.own(network.labels.as_ref())) else {
             continue;
         };
+        if about_to_be_used.contains(&name) {
+            continue;
+        }
         match docker.remove_network(&name).await {
             Ok(()) => removed += 1,
             // In use: every engine refuses, each with a number of its own.

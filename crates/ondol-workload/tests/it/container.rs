@@ -44,11 +44,19 @@ impl Setup {
     }
 
     pub(crate) async fn engine(&self) -> ContainerEngine {
+        self.engine_with(|_| {}).await
+    }
+
+    pub(crate) async fn engine_with(
+        &self,
+        change: impl FnOnce(&mut ContainerConfig),
+    ) -> ContainerEngine {
         let address = Address::Unix(self.socket.clone());
         let shim = env!("CARGO_BIN_EXE_ondol-shim-test");
         let mut config = ContainerConfig::new(self.workloads(), shim, vec![address]);
         config.images = Arc::new(TestImages);
         config.shared_dirs = vec![self.extra("shared")];
+        change(&mut config);
         ContainerEngine::open(config, Arc::new(SystemClock), Arc::new(NoCrash))
             .await
             .unwrap()

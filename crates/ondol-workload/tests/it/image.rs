@@ -44,7 +44,8 @@ impl TestImage {
                 "Cmd": ["own words"],
             },
             "rootfs": { "type": "layers", "diff_ids": [digest.to_string()] },
-            "history": [{ "created_by": "test" }],
+            // Without a time, Podman finds nothing again of what it has built on this.
+            "history": [{ "created": "2020-01-01T00:00:00Z", "created_by": "test" }],
         });
         let stored = StoredImage {
             config: serde_json::to_vec(&config).unwrap(),

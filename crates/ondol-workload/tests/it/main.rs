@@ -2,6 +2,7 @@
 //! each way that this host can limit and find processes, for the container engine with a Podman of
 //! its own; and those that only one engine has.
 
+mod builds;
 mod container;
 mod container_faults;
 mod engine_restart;

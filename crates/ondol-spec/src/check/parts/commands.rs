@@ -78,7 +78,9 @@ pub(in crate::check) fn commands(spec: &Spec, checker: &Checker<'_>) -> Checked 
     for (at, run, timeout) in &all {
         let at: Vec<&str> = at.iter().map(String::as_str).collect();
         let with = |key| [at.as_slice(), &[key]].concat();
-        if run.trim().is_empty() {
+        // The image of a Dockerfile has a command of its own.
+        let of_image = spec.build.dockerfile.is_some() && at == ["service"];
+        if run.trim().is_empty() && !of_image {
             checker.fail(
                 &with("run"),
                 "the command is empty",

@@ -1,5 +1,6 @@
 //! Checks of one section each.
 
+mod build;
 mod commands;
 mod data;
 mod model;
@@ -8,8 +9,9 @@ mod running;
 use super::Checker;
 use crate::error::SpecError;
 use crate::expr::ExprError;
-use crate::model::{Limits, Period, Spec};
+use crate::model::{Limits, Period};
 
+pub(super) use build::build;
 pub(super) use commands::commands;
 pub(super) use data::{data, names};
 pub(super) use model::{monitor, training};
@@ -19,18 +21,6 @@ pub(super) use running::{release, service};
 const LEAST_MEMORY: u64 = 4 << 20;
 
 type Checked = Result<(), SpecError>;
-
-pub(super) fn build(spec: &Spec, checker: &Checker<'_>) -> Checked {
-    if spec.build.base.is_some() && spec.build.dockerfile.is_some() {
-        let hint = "name the base image in the Dockerfile's FROM, or remove `dockerfile`";
-        checker.fail(
-            &["build", "base"],
-            "a Dockerfile names its own base image",
-            Some(hint),
-        )?;
-    }
-    Ok(())
-}
 
 fn positive(checker: &Checker<'_>, at: &[&str], period: Period) -> Checked {
     if period.is_zero() {
