@@ -24,7 +24,7 @@ use ondol_workload::{Engine, Engines, ProcessEngine};
 use tokio_util::sync::CancellationToken;
 
 use super::adapters::{
-    actions, code, containers, doors, log, models, progress, retention, tracking, traffic,
+    actions, builds, code, containers, doors, log, models, progress, retention, tracking, traffic,
 };
 use super::{Settings, http, metrics};
 use crate::error::Outcome;
@@ -250,6 +250,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         cores,
     );
     pipeline_config.public_url = Some(control.to_owned());
+    let build_secrets = stored_secrets.clone();
     let pipeline_deps = ondol_pipeline::Deps {
         store: store.clone(),
         engine: engine.clone(),
@@ -269,6 +270,11 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
             model_registry.clone(),
             registry.clone(),
             deploy.service(),
+            containers.clone().map(|engine| builds::Builds {
+                engine,
+                registry: registry.clone(),
+                secrets: build_secrets,
+            }),
             clock.clone(),
         ),
     };

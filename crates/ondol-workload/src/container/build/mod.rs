@@ -46,7 +46,8 @@ pub use prune::{CacheRule, Pruned};
 use super::archive::Pieces;
 use super::client::{failed, is_unreachable, with_sources};
 use super::names::Names;
-use super::{ContainerEngine, Host, probe::Facts, surroundings};
+use super::{ContainerEngine, Host, USED_FILE, probe::Facts, surroundings};
+use crate::error::EngineError;
 use crate::fleet::blocking;
 use crate::mask::Masker;
 use crate::model::Limits;
@@ -158,6 +159,8 @@ pub(super) struct Builds {
     config: BuildConfig,
     turns: Semaphore,
     ledger: Arc<Ledger>,
+    /// The file that says that there is something to sweep in the engine.
+    used: PathBuf,
     clock: Arc<dyn Clock>,
     /// Networks that a build is about to use.
     networks: Mutex<HashMap<String, usize>>,
@@ -169,6 +172,7 @@ impl Builds {
             turns: Semaphore::new(config.at_once.max(1)),
             config,
             ledger: Arc::new(Ledger::new(dir)),
+            used: dir.join(USED_FILE),
             clock,
             networks: Mutex::default(),
         }
@@ -415,7 +419,14 @@ impl Host {
         let dockerfile = request.dockerfile.clone();
         let limit = self.builds.config.context_bytes;
         let time = request.time.unwrap_or(context::NO_TIME);
-        blocking(move || Context::list(&source, folder.as_ref(), &dockerfile, limit, time)).await
+        let used = self.builds.used.clone();
+        blocking(move || {
+            if !used.exists() {
+                std::fs::write(&used, "").map_err(EngineError::io("write", &used))?;
+            }
+            Context::list(&source, folder.as_ref(), &dockerfile, limit, time)
+        })
+        .await
     }
 
     fn limits(&self, facts: &Facts, asked: &Limits) -> Limits {

@@ -13,10 +13,12 @@ use ondol_deploy::{
 use ondol_ml::{Judgement, Lineage, Models, NewVersion, VersionState, metrics_file};
 use ondol_pipeline::model::Trigger;
 use ondol_pipeline::{Action, ActionCtx, ActionOutcome, Actions};
-use ondol_registry::image::BuildRequest;
+use ondol_registry::image::{BuildRequest, Built};
 use ondol_registry::{RegistryService, Repository};
 use ondol_types::{Clock, Digest, EnvironmentName, ErrorKind, ModelName, Problem, StepName};
 use serde_json::{Value, json};
+
+use super::builds::Builds;
 
 /// Every action by the name that the graph uses.
 pub(in crate::serve) fn all(
@@ -24,6 +26,7 @@ pub(in crate::serve) fn all(
     models: Models,
     registry: RegistryService,
     deploy: DeployService,
+    builds: Option<Builds>,
     clock: Arc<dyn Clock>,
 ) -> Actions {
     let mut actions: Actions = BTreeMap::new();
@@ -45,6 +48,7 @@ pub(in crate::serve) fn all(
         "image",
         Arc::new(Image {
             registry,
+            builds,
             clock: clock.clone(),
         }),
     );
@@ -210,17 +214,14 @@ fn primary(folder: &std::path::Path, metrics: &ondol_ml::gate::Metrics) -> Optio
 /// Packs the checkout with what was built into an image.
 struct Image {
     registry: RegistryService,
+    /// Where there is a container engine.
+    builds: Option<Builds>,
     clock: Arc<dyn Clock>,
 }
 
 #[async_trait]
 impl Action for Image {
     async fn run(&self, ctx: &ActionCtx) -> Result<ActionOutcome, Problem> {
-        if let Some(file) = &ctx.spec.build.dockerfile {
-            return Ok(ActionOutcome::Failed(format!(
-                "`{file}` needs the container engine, which this installation does not have: remove `build.dockerfile`, or set `service.run`"
-            )));
-        }
         let build = ctx.spec.build.clone();
         let keep = move |path: &std::path::Path| {
             let Some(path) = path.to_str() else {
@@ -260,6 +261,18 @@ impl Action for Image {
             tags.push(tag.trim_start_matches(['.', '-']).to_owned());
             tags.retain(|tag| !tag.is_empty());
         }
+        let caller = system(&self.clock, &ctx.run.author);
+        if let Some(file) = &ctx.spec.build.dockerfile {
+            let builds = self.builds.as_ref().ok_or_else(|| {
+                Problem::new(
+                    ErrorKind::Unsupported,
+                    "pipeline.build.engine",
+                    format!("`{file}` needs the container engine, which this server was started without: start it with `--engine auto` and install Podman or Docker, or set `service.run`"),
+                )
+            })?;
+            let built = builds.image(ctx, &caller, file, tags, labels).await?;
+            return Ok(packed(ctx, &built));
+        }
         let request = BuildRequest {
             repository: Repository::of(&ctx.run.project),
             tags,
@@ -272,20 +285,24 @@ impl Action for Image {
             host: ctx.spec.build.tools.clone(),
             chain: Some(ctx.run.chain.clone()),
         };
-        let caller = system(&self.clock, &ctx.run.author);
         let built = self.registry.build(&caller, &request).await?;
-        ctx.log.line(format!(
-            "image {} · {} entries, {} layers ({} new), {} bytes",
-            built.digest.short(),
-            built.entries,
-            built.layers,
-            built.layers_new,
-            built.size
-        ));
-        Ok(ActionOutcome::Success(
-            json!({ "digest": built.digest, "bytes": built.size, "layers": built.layers }),
-        ))
+        Ok(packed(ctx, &built))
     }
+}
+
+/// Says what the image is.
+fn packed(ctx: &ActionCtx, built: &Built) -> ActionOutcome {
+    ctx.log.line(format!(
+        "image {} · {} entries, {} layers ({} new), {} bytes",
+        built.digest.short(),
+        built.entries,
+        built.layers,
+        built.layers_new,
+        built.size
+    ));
+    ActionOutcome::Success(
+        json!({ "digest": built.digest, "bytes": built.size, "layers": built.layers }),
+    )
 }
 
 /// Asks for a rollout and waits for its end.

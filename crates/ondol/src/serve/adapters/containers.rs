@@ -85,11 +85,15 @@ impl Reconciler for Swept {
         let images = self.deploy.referenced_images().await?;
         let keep: Vec<Digest> = images.into_iter().map(|(_, digest)| digest).collect();
         match self.engine.sweep(&keep).await {
-            Ok(swept) => Ok(Report {
-                seen: keep.len() as u64,
-                changed: (swept.containers + swept.networks + swept.images) as u64,
-                ..Report::default()
-            }),
+            Ok(swept) => {
+                let pruned = self.engine.prune_builds().await?;
+                let swept = swept.containers + swept.networks + swept.images;
+                Ok(Report {
+                    seen: keep.len() as u64,
+                    changed: (swept + pruned.images) as u64,
+                    ..Report::default()
+                })
+            }
             // What is away has nothing to be swept of; it is asked again.
             Err(error @ EngineError::Unreachable { .. }) => Ok(Report {
                 note: Some(error.to_string()),
@@ -100,7 +104,7 @@ impl Reconciler for Swept {
     }
 }
 
-/// Volumes and networks of deleted projects.
+/// Volumes, networks and builds of deleted projects.
 pub(in crate::serve) struct Forgetting(pub(in crate::serve) ContainerEngine);
 
 #[async_trait]
@@ -111,6 +115,7 @@ impl ForgetProject for Forgetting {
 
     async fn forget(&self, hold: &ProjectHold) -> Result<Forgotten, Problem> {
         self.0.forget_project(&hold.name).await?;
+        self.0.forget_builds(&hold.name).await;
         Ok(Forgotten::Entirely)
     }
 }

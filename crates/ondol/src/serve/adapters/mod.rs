@@ -2,6 +2,7 @@
 //! it, and is implemented over the room that has it.
 
 pub(super) mod actions;
+pub(super) mod builds;
 pub(super) mod code;
 pub(super) mod containers;
 pub(super) mod doors;
