@@ -8,14 +8,13 @@ use futures_util::StreamExt;
 use ondol_auth::{Ctx, Role};
 use ondol_registry::image::{Built, ImportRequest};
 use ondol_registry::{Manifest, Reference, RegistryService, Repository};
+use ondol_testing::engine::{Podman, podman};
 use ondol_types::{Digest, NoCrash, SystemClock};
 use ondol_workload::container::{
     Address, BuildRequest, BuiltImage, ImageRef, ImageSource, Pieces, SourceError, StoredImage,
     StoredLayer,
 };
 use ondol_workload::{ContainerConfig, ContainerEngine};
-
-use ondol_testing::engine::{Podman, podman};
 
 use crate::image::{TestImage, TestImages};
 use crate::support::{Server, ctx, folder, request};

@@ -317,8 +317,8 @@ fn a_build_with_a_dockerfile_is_checked() {
     );
     refuses(
         "build:\n  dockerfile: ../Dockerfile\n",
-        "ondol.yaml:2:15: `build.dockerfile` must be a relative path that stays inside its folder, found `../Dockerfile`",
-        "",
+        "ondol.yaml:2:15: `build.dockerfile`: `../Dockerfile` is not a relative path that stays inside its folder",
+        "write a path inside the repository, without a leading `/` and without `..`",
     );
     refuses(
         "secrets: [A]\nbuild:\n  dockerfile: Dockerfile\n  secrets:\n    - A\n    - B\n",

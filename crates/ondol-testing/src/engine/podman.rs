@@ -114,12 +114,21 @@ impl Podman {
     }
 
     /// Runs a command of Podman's own program and returns what it says.
+    ///
+    /// # Panics
+    /// When the command fails.
     pub fn run(&self, arguments: &[&str]) -> String {
         self.ask(arguments)
             .unwrap_or_else(|said| panic!("{arguments:?}: {said}"))
     }
 
-    /// Runs a command that may fail, with what it says then.
+    /// Runs a command that may fail.
+    ///
+    /// # Errors
+    /// What it says then.
+    ///
+    /// # Panics
+    /// When there is no such program.
     pub fn ask(&self, arguments: &[&str]) -> Result<String, String> {
         let words = self.words();
         let output = Command::new(&words[0])

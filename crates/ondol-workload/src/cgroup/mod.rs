@@ -116,9 +116,11 @@ impl Dirs {
     pub(crate) fn short_of_memory(&self) -> bool {
         match self.version {
             CgroupVersion::V2 => self.oom_killed(),
-            _ => self
-                .number("memory", "memory.failcnt")
-                .is_some_and(|count| count > 0),
+            // Kills are counted where the process was, which is a group below that is gone.
+            _ => {
+                let limit = self.number("memory", "memory.limit_in_bytes");
+                limit.is_some_and(|limit| self.peak_memory() >= Some(limit))
+            }
         }
     }
 

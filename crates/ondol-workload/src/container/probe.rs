@@ -34,6 +34,8 @@ pub(super) struct Facts {
     pub(super) engine: String,
     address: String,
     pub(super) podman: bool,
+    /// Its version, of Podman; of one that does not say it, the lowest.
+    pub(super) podman_version: Option<(u32, u32)>,
     rootless: bool,
     /// All that containers can have; 0 when it is not known.
     pub(super) memory_bytes: u64,
@@ -56,6 +58,7 @@ impl Facts {
             engine: String::new(),
             address: String::new(),
             podman: false,
+            podman_version: None,
             rootless: false,
             memory_bytes: 0,
             groups_here: false,
@@ -105,12 +108,19 @@ impl Facts {
             Some(bollard::models::SystemInfoCgroupVersionEnum::_1) => CgroupVersion::V1,
             _ => CgroupVersion::V2,
         };
+        let podman_version = podman.then(|| {
+            let text = version.version.as_deref().unwrap_or_default();
+            let mut numbers = text.split('.').map_while(|part| part.parse().ok());
+            let mut next = || numbers.next().unwrap_or(0);
+            (next(), next())
+        });
         let by_path = info.cgroup_driver == Some(SystemInfoCgroupDriverEnum::CGROUPFS);
         let groups_here = by_path && !rootless && address.starts_with("unix:");
         Ok(Self {
             engine: format!("{product} {}", version.version.unwrap_or_default()),
             address,
             podman,
+            podman_version,
             rootless,
             memory_bytes: info
                 .mem_total

@@ -106,24 +106,28 @@ impl Bench {
         podman.run(&["image", "inspect", "--format", what, image.id.hex()])
     }
 
-    /// The base image under a name that the containers of builds on it are called after.
+    /// A base image of its own, after which the containers of builds on it are called.
     fn base_called(&self, name: &str) -> String {
         let base = format!("localhost/{name}:1");
-        self.setup.podman.run(&["tag", BASE, &base]);
+        let dir = tempfile::tempdir().unwrap();
+        let file = format!("FROM {BASE}\nLABEL own={name}\n");
+        std::fs::write(dir.path().join("Dockerfile"), file).unwrap();
+        let path = dir.path().to_str().unwrap();
+        self.setup.podman.run(&["build", "-q", "-t", &base, path]);
         base
     }
 
     /// Waits until no container of a build on such a base is left, running or not.
     async fn until_nothing_is_left(&self, name: &str) {
-        let filter = format!("name={name}-working-container");
+        let beginning = format!("{name}-working-container");
         let mut said = Ok(String::new());
         for _ in 0..1_500 {
-            // One that goes meanwhile is an error of the list.
-            said = self
-                .setup
-                .podman
-                .ask(&["ps", "--all", "--external", "--filter", &filter, "-q"]);
-            if said.as_ref().is_ok_and(String::is_empty) {
+            // Filters do not hold for containers of builds, and one that goes meanwhile is an
+            // error of the list.
+            let list = ["ps", "--all", "--external", "--format", "{{.Names}}"];
+            said = self.setup.podman.ask(&list);
+            let is_its = |line: &str| line.starts_with(&beginning);
+            if said.as_ref().is_ok_and(|names| !names.lines().any(is_its)) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -424,6 +428,60 @@ async fn nothing_outside_of_the_checkout_is_read() {
             "{copy}: {lines:#?}"
         );
     }
+    // Neither by a mount of a command, nor as an image, whatever the engine would do.
+    let planted = format!(
+        "FROM {BASE} AS evil\nRUN ln -s {} /s\nFROM {BASE}\nRUN --mount=type=bind,from=evil,source=/s,target=/h cat /h/canary\n",
+        outside.path().display()
+    );
+    let cache = format!(
+        "RUN --mount=type=cache,id=../../..{},target=/h cat /h/canary",
+        outside.path().display()
+    );
+    let bind = "RUN --mount=type=bind,source=folder,target=/h cat /h/canary".to_owned();
+    for text in [
+        planted,
+        format!("FROM {BASE}\n{cache}\n"),
+        format!("FROM {BASE}\n{bind}\n"),
+    ] {
+        let (outcome, lines) = bench.build(&text).await;
+        assert!(
+            !lines.iter().any(|(_, text)| text.contains("CANARY")),
+            "{text}: {lines:#?}"
+        );
+        assert!(outcome.is_err(), "{text}");
+    }
+    let archive = outside.path().join("image.tar");
+    bench
+        .setup
+        .podman
+        .run(&["save", "-o", archive.to_str().unwrap(), BASE]);
+    let host = format!("ARG A=docker-arch\nFROM ${{A}}ive:{}\n", archive.display());
+    let error = bench.fails(&host).await;
+    assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}");
+    // A cache is the project's own, from one build to the next.
+    let cached = |command: &str| {
+        format!("FROM {BASE}\nRUN --mount=type=cache,id=words,target=/h {command}\n")
+    };
+    let mark = outside
+        .path()
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    bench
+        .builds(&cached(&format!("echo {mark} > /h/mark")))
+        .await;
+    let (_, lines) = bench
+        .builds(&cached(&format!("cat /h/mark # {mark}")))
+        .await;
+    assert_eq!(ran(&lines, &mark), 1, "{lines:#?}");
+    let mut other = bench.request();
+    other.project = "other".parse().unwrap();
+    let (outcome, lines) = bench.build_as(&other).await;
+    assert!(
+        outcome.is_err() && !lines.iter().any(|(_, text)| *text == mark),
+        "{lines:#?}"
+    );
     // Neither the Dockerfile, nor the patterns, nor the context are read through a link.
     let mut request = bench.request();
     for (name, write) in [("linked.Dockerfile", true), ("folder/canary", false)] {

@@ -8,6 +8,7 @@
 //! The same files give the same bytes: order by name, one owner, two modes, one time. That is what
 //! lets an engine use again what it has built before, for another commit or branch too.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -246,6 +247,15 @@ impl Context {
             self.entries.push(Entry { path, kind });
         }
         Ok(any)
+    }
+
+    /// Its links, by path.
+    pub(super) fn links(&self) -> BTreeSet<String> {
+        let links = self.entries.iter();
+        links
+            .filter(|entry| matches!(entry.kind, Kind::Link(_)))
+            .map(|entry| entry.path.to_string_lossy().into_owned())
+            .collect()
     }
 
     /// How many files, folders and links there are.

@@ -41,7 +41,7 @@ impl Group {
         if !facts.groups_here {
             return none("its control groups are not of this host's file system".to_owned());
         }
-        let (limits, path) = (limits.clone(), name.clone());
+        let (limits, path) = (*limits, name.clone());
         let made = blocking(move || {
             let made = Dirs::roots()
                 .ok_or_else(|| "this host shows no control groups".to_owned())

@@ -46,13 +46,15 @@ pub use prune::{CacheRule, Pruned};
 use super::archive::Pieces;
 use super::client::{failed, is_unreachable, with_sources};
 use super::names::Names;
-use super::{ContainerEngine, Host, probe::Facts, surroundings};
+use super::{ContainerEngine, Host, USED_FILE, probe::Facts, surroundings};
+use crate::error::EngineError;
 use crate::fleet::blocking;
 use crate::mask::Masker;
 use crate::model::Limits;
 use context::Context;
 use group::Group;
 use ledger::Ledger;
+use policy::Policy;
 use progress::Progress;
 
 /// How often a build begins at all.
@@ -157,6 +159,8 @@ pub(super) struct Builds {
     config: BuildConfig,
     turns: Semaphore,
     ledger: Arc<Ledger>,
+    /// The file that says that there is something to sweep in the engine.
+    used: PathBuf,
     clock: Arc<dyn Clock>,
     /// Networks that a build is about to use.
     networks: Mutex<HashMap<String, usize>>,
@@ -168,6 +172,7 @@ impl Builds {
             turns: Semaphore::new(config.at_once.max(1)),
             config,
             ledger: Arc::new(Ledger::new(dir)),
+            used: dir.join(USED_FILE),
             clock,
             networks: Mutex::default(),
         }
@@ -314,13 +319,18 @@ impl Host {
                     .to_owned(),
             });
         }
-        let context = self.list(request).await?;
+        let mut context = self.list(request).await?;
         let refused = |line: Option<usize>, problem: &str| BuildError::Refused {
             path: request.dockerfile.to_string(),
             line,
             problem: problem.to_owned(),
         };
-        policy::check(&context.dockerfile)
+        let careful = facts
+            .podman_version
+            .is_some_and(|version| version < policy::SOUND_PODMAN);
+        let policy = Policy::new(request.project.as_str(), careful, context.links());
+        context.dockerfile = policy
+            .prepare(&context.dockerfile)
             .map_err(|refusal| refused(Some(refusal.line), refusal.problem))?;
         let (entries, bytes) = (context.len(), context.bytes);
         let limits = self.limits(&facts, &request.limits);
@@ -369,7 +379,7 @@ impl Host {
                         id = Some(built);
                     }
                     said(&mut account.progress, step, lines);
-                    if let Err(problem) = policy::step(account.progress.instruction()) {
+                    if let Err(problem) = policy.step(account.progress.instruction()) {
                         forbidden = Some(problem);
                         break None;
                     }
@@ -409,7 +419,14 @@ impl Host {
         let dockerfile = request.dockerfile.clone();
         let limit = self.builds.config.context_bytes;
         let time = request.time.unwrap_or(context::NO_TIME);
-        blocking(move || Context::list(&source, folder.as_ref(), &dockerfile, limit, time)).await
+        let used = self.builds.used.clone();
+        blocking(move || {
+            if !used.exists() {
+                std::fs::write(&used, "").map_err(EngineError::io("write", &used))?;
+            }
+            Context::list(&source, folder.as_ref(), &dockerfile, limit, time)
+        })
+        .await
     }
 
     fn limits(&self, facts: &Facts, asked: &Limits) -> Limits {

@@ -119,6 +119,8 @@ impl Image {
             memory_bytes: spec.limits.memory.map(|size| size.bytes()),
             pids: spec.limits.pids,
         };
+        // What a later push changes is later for whoever compares times.
+        request.time = u64::try_from(ctx.run.created_at.as_micros() / 1_000_000).ok();
         let stored = StoredSecrets {
             secrets: self.secrets.clone(),
             clock: self.clock.clone(),
