@@ -86,7 +86,10 @@ pub fn compose(data: &[u8]) {
         assert_eq!(serde_json::from_str(&text).ok().as_ref(), Some(&project));
         let same = changes(&project, &project);
         assert!(same.added.is_empty() && same.removed.is_empty());
-        assert!(same.changed.values().all(|change| !change.replace), "{same:?}");
+        assert!(
+            same.changed.values().all(|change| !change.replace),
+            "{same:?}"
+        );
         let placed: usize = project.layers().iter().map(Vec::len).sum();
         assert_eq!(placed, project.services.len());
         let confined = project

@@ -11,7 +11,7 @@ use ondol_types::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::model::{ComposeProject, ComposeService, NetworkMode, ServiceName};
+use super::model::{ComposeProject, ComposeService, MountFrom, NetworkMode, ServiceName};
 use super::policy::Permission;
 
 /// Fields that a running replica takes over, or that only concern how others see it.
@@ -30,7 +30,7 @@ const IN_PLACE: [&str; 11] = [
 ];
 
 /// Fields that say nothing of their own.
-const DERIVED: [&str; 3] = ["digest", "elevated", "stateful"];
+const DERIVED: [&str; 2] = ["digest", "stateful"];
 
 /// What differs between two models.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +185,14 @@ fn all(service: &ComposeService, project: &ComposeProject) -> BTreeMap<String, V
         });
         refer("networks", internal.collect());
     }
+    let volumes = service.mounts.values().filter_map(|mount| {
+        let MountFrom::Volume { name, .. } = &mount.from else {
+            return None;
+        };
+        let options = &project.volumes.get(name)?.options;
+        (!options.is_empty()).then(|| (name.to_string(), json!(options)))
+    });
+    refer("volumes", volumes.collect());
     for (section, grants, sources) in [
         ("secrets", &service.secrets, &project.secrets),
         ("configs", &service.configs, &project.configs),

@@ -26,6 +26,8 @@ pub(super) struct Seen {
     ignored: BTreeMap<String, (&'static str, BTreeSet<String>)>,
     /// What was asked for and allowed.
     pub(super) allowed: BTreeSet<Permission>,
+    /// The same, for a build.
+    pub(super) allowed_in_build: BTreeSet<Permission>,
 }
 
 impl Seen {
@@ -181,7 +183,11 @@ impl Walk<'_> {
                 let path = dotted(path);
                 let what = format!("`{path}`");
                 policy::require(self.permissions, permission, &what, &path, &entry.origin)?;
-                self.seen.allowed.insert(permission);
+                let allowed = match pattern.starts_with("build.") {
+                    true => &mut self.seen.allowed_in_build,
+                    false => &mut self.seen.allowed,
+                };
+                allowed.insert(permission);
                 Ok(false)
             }
             Class::Unsupported => Err(SpecError::Unsupported(Fault {

@@ -114,7 +114,7 @@ pub struct ComposeService {
     pub healthcheck: Option<Healthcheck>,
     /// What the gateway sends to it.
     pub route: Option<Route>,
-    /// Ports that the file publishes.
+    /// Ports that the file publishes. They are on the host only with [`Permission::HostPorts`].
     pub ports: Vec<Port>,
     /// Ports that other services reach, besides `ports`. Every port can be reached anyway.
     pub expose: BTreeSet<Exposed>,
@@ -166,15 +166,23 @@ pub struct ComposeService {
     pub stop_grace_period: Period,
     /// Labels and annotations.
     pub labels: BTreeMap<String, String>,
-    /// What an administrator had to allow, and does have an effect.
+    /// What an administrator had to allow, and does have an effect: `privileged` and the namespaces
+    /// of the host are here and nowhere else.
     pub elevated: BTreeSet<Permission>,
     /// Devices of the host, as `host:container:permissions`; empty without permission.
     pub devices: BTreeSet<String>,
+    /// Rules for devices of the host; empty without permission.
+    pub device_rules: BTreeSet<String>,
+    /// Control group above its own; needs permission.
+    pub cgroup_parent: Option<String>,
+    /// Program that sets containers up; needs permission.
+    pub runtime: Option<String>,
     /// Whether it keeps data in a volume that it can write: replaced stop-first, and only for a
     /// change that has an effect.
     pub stateful: bool,
     /// Hash over everything that a running replica cannot take over; empty until the project is
-    /// complete. Equal digests mean: leave it running.
+    /// complete. Equal digests and equal images mean: leave it running. What is in an image that is
+    /// built is known by the image's own digest, after the build.
     pub digest: Option<Digest>,
 }
 
@@ -207,12 +215,26 @@ pub struct ImageBuild {
     pub no_cache: bool,
     /// Whether base images are looked for again.
     pub pull: bool,
-    /// Whether instructions have no network.
-    pub network_none: bool,
+    /// Which network instructions have.
+    pub network: BuildNetwork,
     /// Size of `/dev/shm` during the build.
     pub shm_size: Option<ByteSize>,
     /// Lines of `/etc/hosts` during the build.
     pub extra_hosts: BTreeMap<String, Vec<String>>,
+    /// What an administrator had to allow the build, and does have an effect.
+    pub elevated: BTreeSet<Permission>,
+}
+
+/// Which network the instructions of a build have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildNetwork {
+    /// One of its own, with a way outside.
+    Default,
+    /// None.
+    None,
+    /// The host's; needs permission.
+    Host,
 }
 
 /// Where the instructions of a build are.
@@ -453,6 +475,8 @@ pub struct Network {
 /// A named volume of the project.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
+    /// Options of its driver, which mount paths of the host; empty without permission.
+    pub options: BTreeMap<String, String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -553,8 +577,10 @@ pub struct Resources {
     pub reserved_memory: Option<ByteSize>,
     /// Graphics processors.
     pub gpus: Vec<Gpus>,
-    /// How readily the kernel ends it when memory is short: 0 to 1000.
+    /// How readily the kernel ends it when memory is short: 0 to 1000, below 0 with permission.
     pub oom_score_adj: i32,
+    /// Whether the kernel never ends it; needs permission.
+    pub oom_kill_disable: bool,
 }
 
 /// Memory and swap together.

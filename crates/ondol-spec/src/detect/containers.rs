@@ -93,7 +93,9 @@ fn described(file: &str, project: &ComposeProject, findings: &Findings) -> Note 
             "these services are not deployed together: `{}` is, detected from {}",
             service.value, service.from
         )),
-        None => note.hint("these services are not deployed together: name one command by `service.run`"),
+        None => {
+            note.hint("these services are not deployed together: name one command by `service.run`")
+        }
     }
 }
 

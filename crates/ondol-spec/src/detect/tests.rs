@@ -422,14 +422,18 @@ fn what_ondol_cannot_do_by_itself_is_said() {
         ])
         .contains(&"dockerfile-unused".to_owned())
     );
-    let compose = "services: { web: { image: app, ports: [80] }, db: { image: db } }\n";
-    let named = [("ondol.yaml", "service: python x.py\n"), ("compose.yaml", compose)];
-    assert!(codes(&named).contains(&"compose-unused".to_owned()));
-    assert!(effective(&named).compose.is_none());
+    const COMPOSE: &str = "services: { web: { image: app, ports: [80] }, db: { image: db } }\n";
+    const NAMED: Files = &[
+        ("ondol.yaml", "service: python x.py\n"),
+        ("compose.yaml", COMPOSE),
+    ];
+    const FOUND: Files = &[("main.py", ""), ("compose.yaml", COMPOSE)];
+    assert!(codes(NAMED).contains(&"compose-unused".to_owned()));
+    assert!(effective(NAMED).compose.is_none());
     assert!(codes(&[("compose.yaml", "")]).contains(&"compose-invalid".to_owned()));
-    let several = effective(&[("main.py", ""), ("compose.yaml", compose)]);
+    let several = effective(FOUND);
     assert_eq!(several.compose.as_ref().unwrap().services.len(), 2);
-    assert_eq!(several.spec.service.unwrap().run, "python main.py");
+    assert_eq!(several.spec.service.unwrap().run, "python3 main.py");
     let note = several
         .notes
         .iter()

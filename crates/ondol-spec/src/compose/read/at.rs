@@ -255,13 +255,6 @@ impl<'n> At<'n> {
         }
     }
 
-    /// Keys that are not extensions.
-    pub(super) fn named(&self) -> Result<Vec<(&'n str, At<'n>)>, SpecError> {
-        let mut entries = self.entries()?;
-        entries.retain(|(key, _)| !key.starts_with("x-"));
-        Ok(entries)
-    }
-
     /// Texts of a list.
     pub(super) fn texts<C: FromIterator<String>>(&self) -> Result<C, SpecError> {
         self.items()?.iter().map(At::string).collect()

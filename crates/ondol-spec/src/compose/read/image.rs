@@ -6,7 +6,7 @@ use super::at::{At, maybe};
 use super::network::extra_hosts;
 use super::{Context, grant_names};
 use crate::compose::load::in_repository;
-use crate::compose::model::{Dockerfile, ImageBuild, PullPolicy};
+use crate::compose::model::{BuildNetwork, Dockerfile, ImageBuild, PullPolicy};
 use crate::compose::normalize::{rebased, scalar};
 use crate::compose::policy::Permission;
 use crate::compose::template::{Template, marked};
@@ -103,9 +103,12 @@ pub(super) fn build(ctx: &Context<'_>, at: &At<'_>) -> Result<ImageBuild, SpecEr
     let network = maybe(at, "network", |at| {
         if at.text()? == "host" {
             ctx.require(at, Permission::HostNetwork)?;
-            return Ok(false);
+            return Ok(BuildNetwork::Host);
         }
-        at.word(&[("default", false), ("none", true)])
+        at.word(&[
+            ("default", BuildNetwork::Default),
+            ("none", BuildNetwork::None),
+        ])
     })?;
     let secrets = match at.key("secrets") {
         Some(secrets) => grant_names(ctx, &secrets)?,
@@ -119,7 +122,8 @@ pub(super) fn build(ctx: &Context<'_>, at: &At<'_>) -> Result<ImageBuild, SpecEr
         labels: maybe(at, "labels", At::pairs)?.unwrap_or_default(),
         no_cache: maybe(at, "no_cache", At::boolean)?.unwrap_or(false),
         pull: maybe(at, "pull", At::boolean)?.unwrap_or(false),
-        network_none: network.unwrap_or(false),
+        network: network.unwrap_or(BuildNetwork::Default),
+        elevated: Default::default(),
         shm_size: maybe(at, "shm_size", At::bytes)?,
         extra_hosts: maybe(at, "extra_hosts", extra_hosts)?.unwrap_or_default(),
         context,

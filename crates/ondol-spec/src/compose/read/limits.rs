@@ -138,6 +138,7 @@ pub(super) fn resources(at: &At<'_>) -> Result<Resources, SpecError> {
         gpus,
         oom_score_adj: maybe(at, "oom_score_adj", |at| at.within(-1_000, 1_000))?.unwrap_or(0)
             as i32,
+        oom_kill_disable: maybe(at, "oom_kill_disable", At::boolean)?.unwrap_or(false),
     })
 }
 

@@ -140,7 +140,7 @@ impl Context<'_> {
 }
 
 /// Secrets of a build by id.
-pub(super) fn grant_names(
+fn grant_names(
     ctx: &Context<'_>,
     at: &At<'_>,
 ) -> Result<BTreeMap<String, ResourceName>, SpecError> {
@@ -230,10 +230,14 @@ pub(super) fn project(
             disabled.insert(name, profiles);
             continue;
         }
-        ctx.elevated.replace(found.allowed.clone());
+        let (allowed, in_build) = (found.allowed.clone(), found.allowed_in_build.clone());
         seen.absorb(found);
         let mut draft = service::read(&ctx, &name, &at)?;
         draft.service.elevated = ctx.elevated.take();
+        draft.service.elevated.extend(allowed);
+        if let Some(build) = &mut draft.service.build {
+            build.elevated.extend(in_build);
+        }
         drafts.insert(name, (draft, at));
     }
     whole::share_mounts(&mut drafts)?;

@@ -12,7 +12,6 @@ use crate::compose::model::{
     ComposeService, Condition, Dependency, HealthTest, Healthcheck, ServiceName,
 };
 use crate::compose::normalize::scalar;
-use crate::compose::policy::Permission;
 use crate::compose::template::Template;
 use crate::error::SpecError;
 use crate::model::Period;
@@ -34,8 +33,13 @@ pub(super) fn read(ctx: &Context<'_>, name: &ServiceName, at: &At<'_>) -> Result
     if !at.node.is_map() {
         return Err(at.wrong_hint("must be a mapping", "a service needs `image` or `build`"));
     }
-    isolation::namespaces(ctx, at)?;
     let build = maybe(at, "build", |at| image::build(ctx, at))?;
+    let build = build.map(|build| {
+        // What a build may, its container may not.
+        let elevated = ctx.elevated.take();
+        crate::compose::model::ImageBuild { elevated, ..build }
+    });
+    isolation::namespaces(ctx, at)?;
     let image = maybe(at, "image", At::parsed)?;
     if build.is_none() && image.is_none() {
         return Err(at.wrong_hint(
@@ -116,6 +120,9 @@ pub(super) fn read(ctx: &Context<'_>, name: &ServiceName, at: &At<'_>) -> Result
         labels: labels(ctx, at)?,
         elevated: Default::default(),
         devices: maybe(at, "devices", isolation::devices)?.unwrap_or_default(),
+        device_rules: maybe(at, "device_cgroup_rules", At::texts)?.unwrap_or_default(),
+        cgroup_parent: text("cgroup_parent")?,
+        runtime: text("runtime")?,
         stateful,
         digest: None,
         image,
@@ -181,11 +188,6 @@ fn environment(ctx: &Context<'_>, at: &At<'_>) -> Result<BTreeMap<String, Templa
         let raw = maybe(&item, "format", |at| at.word(&[("raw", true)]))?.unwrap_or(false);
         let required = maybe(&item, "required", At::boolean)?.unwrap_or(true);
         if text.starts_with(['/', '~']) || text.starts_with("..") {
-            ctx.require_as(
-                &path,
-                Permission::HostMounts,
-                &format!("`{}`, which names `{text}`,", path.path),
-            )?;
             return Err(path.unsupported(
                 format!(": `{text}`, outside the repository,"),
                 "commit the file, or use `ondol secret set`",

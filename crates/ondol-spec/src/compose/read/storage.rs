@@ -52,6 +52,14 @@ pub(super) fn mounts(ctx: &Context<'_>, at: &At<'_>) -> Result<BTreeMap<String, 
     for item in at.key("volumes").map_or(Ok(Vec::new()), |at| at.items())? {
         put(&item, mount(ctx, &item)?)?;
     }
+    if maybe(at, "use_api_socket", At::boolean)?.unwrap_or(false) {
+        let socket = "/var/run/docker.sock";
+        let mount = Mount {
+            from: MountFrom::Host(socket.to_owned()),
+            read_only: false,
+        };
+        put(at, Some((socket.to_owned(), mount)))?;
+    }
     for item in at.key("tmpfs").map_or(Ok(Vec::new()), |at| at.items())? {
         put(&item, Some(memory(&item)?))?;
     }

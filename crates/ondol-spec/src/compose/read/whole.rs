@@ -139,11 +139,14 @@ pub(super) fn used(ctx: &Context<'_>, project: &mut ComposeProject) -> Result<()
         project.networks.insert(name, network);
     }
     for name in volumes {
-        let labels = match find("volumes", &name) {
-            Some(at) => maybe(&at, "labels", At::pairs)?.unwrap_or_default(),
-            None => BTreeMap::new(),
+        let volume = match find("volumes", &name) {
+            Some(at) => Volume {
+                options: maybe(&at, "driver_opts", At::pairs)?.unwrap_or_default(),
+                labels: maybe(&at, "labels", At::pairs)?.unwrap_or_default(),
+            },
+            None => Volume::default(),
         };
-        project.volumes.insert(name, Volume { labels });
+        project.volumes.insert(name, volume);
     }
     let read = |section: &'static str,
                 names: BTreeSet<ResourceName>|

@@ -188,8 +188,23 @@ fn files_of_the_repository_count_by_content() {
 }
 
 #[test]
+fn what_an_administrator_allowed_counts() {
+    let file = |lines: &str| format!("services: {{ a: {{ image: x{lines} }} }}\n");
+    let open = Given::new(&file(", pid: host"))
+        .allow(ondol_spec::compose::Permission::HostPid)
+        .project();
+    let found = changes(&project(&file("")), &open);
+    let change = &found.changed[&"a".parse().unwrap()];
+    assert!(change.replace, "{change:?}");
+    assert!(change.fields.contains("elevated"));
+}
+
+#[test]
 fn digests_are_stable_across_versions() {
     // Another digest here means that an upgrade replaces every service of every project.
     let web = service(&project("services: { web: { image: nginx } }\n"), "web");
-    assert_eq!(web.digest.unwrap().to_string(), "blake3:TO-FILL");
+    assert_eq!(
+        web.digest.unwrap().to_string(),
+        "blake3:e68bd0de357cbbe40b947247c41c9ea08cc8fced761361a54557984543f95be6"
+    );
 }

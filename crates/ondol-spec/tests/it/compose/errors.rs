@@ -184,7 +184,7 @@ fn values() {
         ),
         (
             "env_file: x.env",
-            "compose.yaml:4:15: `services.web.env_file.0` names `x.env`, which is not in the repository",
+            "compose.yaml:4:15: `services.web.env_file.0` names `./x.env`, which is not in the repository",
             "commit it, say `required: false`, or set its secrets by `ondol secret set` and name them under `environment`",
         ),
         (

@@ -49,10 +49,7 @@ fn lists_and_mappings() {
         "ulimits: { nofile: 1024 }",
         "ulimits: { nofile: { soft: 1024, hard: 1024 } }",
     );
-    same(
-        "build: .\nexpose: [80, 81]",
-        "build: { context: ./ }\nexpose: [\"80-81/tcp\"]",
-    );
+    same("expose: [80, 81]", "expose: [\"80-81/tcp\"]");
 }
 
 // `build` needs a Dockerfile in the repository.
@@ -67,7 +64,7 @@ fn built(lines: &str) -> ondol_spec::compose::ImageBuild {
 
 #[test]
 fn builds() {
-    assert_eq!(built("build: ."), built("build: { context: . }"));
+    assert_eq!(built("build: ."), built("build: { context: ./ }"));
     let build = built(
         "build:\n  context: app\n  dockerfile: prod.Dockerfile\n  args: { A: 1, B: }\n  target: run\n  labels: [x=y]\n  no_cache: true\n  pull: \"yes\"\n  network: none\n  shm_size: 1g",
     );
@@ -77,7 +74,8 @@ fn builds() {
         ondol_spec::compose::Dockerfile::File("app/prod.Dockerfile".parse().unwrap())
     );
     assert_eq!(build.args, [("A".to_owned(), "1".to_owned())].into());
-    assert!(build.no_cache && build.pull && build.network_none);
+    assert!(build.no_cache && build.pull);
+    assert_eq!(build.network, ondol_spec::compose::BuildNetwork::None);
     assert_eq!(build.shm_size.unwrap().bytes(), 1 << 30);
     let outside = built("build: { context: app/src, dockerfile: ../prod.Dockerfile }");
     assert_eq!(

@@ -231,7 +231,7 @@ fn precedence_of_variables() {
     let project = Given::new(file).variable("V", "1").project();
     assert_eq!(
         project.notices[0].message,
-        "variables that are not set are empty: MISSING (compose.yaml:1:56)"
+        "variables that are not set are empty: MISSING (compose.yaml:1:49)"
     );
     let named = Given::new("name: n\nservices: { a: { image: x } }\n").project();
     assert_eq!(named.name.as_deref(), Some("n"));

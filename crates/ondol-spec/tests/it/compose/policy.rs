@@ -94,10 +94,15 @@ fn everything_that_is_refused_can_be_allowed_by_name() {
             );
         }
         let allowed = Given::new(&web_file(lines)).allow(*permission).project();
-        assert!(
-            service(&allowed, "web").elevated.contains(permission),
-            "{lines}"
-        );
+        let web = service(&allowed, "web");
+        match web.build {
+            // What a build may, its container may not.
+            Some(build) => {
+                assert!(build.elevated.contains(permission), "{lines}");
+                assert!(web.elevated.is_empty(), "{lines}");
+            }
+            None => assert!(web.elevated.contains(permission), "{lines}"),
+        }
     }
     let named: std::collections::BTreeSet<Permission> =
         REFUSED.iter().map(|(_, permission)| *permission).collect();
@@ -145,6 +150,22 @@ fn what_is_allowed_is_in_the_model() {
     assert_eq!(web.mounts["/srv"].from, MountFrom::Host("/srv".to_owned()));
     assert!(web.devices.contains("/dev/fuse:/dev/fuse:rwm"));
     assert_eq!(web.elevated.len(), 3);
+    let options = "services: { a: { image: x, volumes: [\"v:/v\"] } }\nvolumes: { v: { driver_opts: { device: / } } }\n";
+    let project = Given::new(options).allow(Permission::HostMounts).project();
+    assert_eq!(
+        project.volumes[&"v".parse().unwrap()].options["device"],
+        "/"
+    );
+    let more =
+        "cgroup_parent: a.slice\nruntime: kata\nuse_api_socket: true\noom_kill_disable: true";
+    let mut given = Given::new(&web_file(more));
+    for permission in Permission::ALL {
+        given = given.allow(*permission);
+    }
+    let web = service(&given.project(), "web");
+    assert_eq!(web.cgroup_parent.as_deref(), Some("a.slice"));
+    assert_eq!(web.runtime.as_deref(), Some("kata"));
+    assert!(web.resources.oom_kill_disable && web.mounts.contains_key("/var/run/docker.sock"));
 }
 
 #[test]
