@@ -150,6 +150,7 @@ impl<'de> Deserializer<'de> for &'de Node {
                 entries: entries.iter(),
                 entry: None,
             }),
+            Kind::Marked(_, inner) => inner.deserialize_any(visitor),
         };
         result.map_err(|error| error.at(&self.origin))
     }

@@ -27,6 +27,12 @@ pub enum SpecError {
     /// Values that are fine each, and do not go together.
     #[error("{0}")]
     Meaning(Fault),
+    /// Something that an administrator has to allow first.
+    #[error("{0}")]
+    Refused(Fault),
+    /// A key of somebody else's format that Ondol knows and cannot honour.
+    #[error("{0}")]
+    Unsupported(Fault),
 }
 
 /// One thing that is wrong.
@@ -57,7 +63,9 @@ impl SpecError {
             | Self::UnknownKey(fault)
             | Self::DuplicateKey(fault)
             | Self::Value(fault)
-            | Self::Meaning(fault) => fault,
+            | Self::Meaning(fault)
+            | Self::Refused(fault)
+            | Self::Unsupported(fault) => fault,
         }
     }
 
@@ -74,6 +82,8 @@ impl Classified for SpecError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::TooLarge(_) => ErrorKind::TooLarge,
+            Self::Refused(_) => ErrorKind::Forbidden,
+            Self::Unsupported(_) => ErrorKind::Unsupported,
             _ => ErrorKind::InvalidInput,
         }
     }
@@ -86,6 +96,8 @@ impl Classified for SpecError {
             Self::DuplicateKey(_) => "spec.key.duplicate",
             Self::Value(_) => "spec.value.invalid",
             Self::Meaning(_) => "spec.meaning.invalid",
+            Self::Refused(_) => "spec.policy.refused",
+            Self::Unsupported(_) => "spec.key.unsupported",
         }
     }
 

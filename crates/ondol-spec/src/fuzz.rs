@@ -1,17 +1,18 @@
-//! Fuzz targets over what a repository says: `ondol.yaml` with the files that are detected, and
-//! expressions.
+//! Fuzz targets over what a repository says: `ondol.yaml` with the files that are detected, Compose
+//! files, and expressions.
 
+use crate::compose::{ComposeSources, Permission, changes, read_compose};
 use crate::expr::{Expression, Values};
 use crate::{MemoryTree, Sources, SpecError, resolve};
 
-/// Divides an input into files: the first is `ondol.yaml`, each further one begins behind a line
-/// `%% <path>`.
+/// Divides an input into files: the first has the name that the target gives it, each further one
+/// begins behind a line `%% <path>`.
 const DIVIDER: &[u8] = b"\n%% ";
 
-fn tree(data: &[u8]) -> MemoryTree {
+fn tree(first: &str, data: &[u8]) -> MemoryTree {
     let mut files = MemoryTree::new();
     let mut rest = data;
-    let mut path = Some("ondol.yaml".to_owned());
+    let mut path = Some(first.to_owned());
     loop {
         let end = rest
             .windows(DIVIDER.len())
@@ -31,7 +32,7 @@ fn tree(data: &[u8]) -> MemoryTree {
 
 /// A repository resolves to the same result each time, and a fault stands at a place that exists.
 pub fn repository(data: &[u8]) {
-    let files = tree(data);
+    let files = tree("ondol.yaml", data);
     let sources = Sources::of(&files);
     let shown = |result: &Result<crate::Effective, SpecError>| match result {
         Ok(effective) => format!("{:?} {:?}", effective.spec, effective.explain()),
@@ -39,15 +40,63 @@ pub fn repository(data: &[u8]) {
     };
     let first = resolve(&sources);
     assert_eq!(shown(&first), shown(&resolve(&sources)));
-    if let Err(error) = first
-        && let Some((line, column)) = error.position()
-    {
+    if let Err(error) = first {
+        stands_somewhere(&error, data);
+    }
+}
+
+fn stands_somewhere(error: &SpecError, data: &[u8]) {
+    if let Some((line, column)) = error.position() {
         let lines = data
             .iter()
             .filter(|&&byte| byte == b'\n' || byte == b'\r')
             .count() as u32
             + 2;
         assert!((1..=lines).contains(&line) && column >= 1, "{error}");
+    }
+}
+
+/// Compose files give the same project each time, whatever is allowed; a project is written and read
+/// again as it is, differs from itself in nothing, and starts everything in some order. Nobody is let
+/// out of confinement who was not allowed.
+pub fn compose(data: &[u8]) {
+    let files = tree("compose.yaml", data);
+    let secrets = "SECRET".parse().into_iter().collect();
+    let everything = Permission::ALL.iter().copied().collect();
+    let strict = ComposeSources {
+        secrets: &secrets,
+        ..ComposeSources::of(&files)
+    };
+    let open = ComposeSources {
+        permissions: &everything,
+        ..strict
+    };
+    for sources in [strict, open] {
+        let first = read_compose(&sources);
+        assert_eq!(first, read_compose(&sources));
+        let project = match first {
+            Ok(Some(project)) => project,
+            Ok(None) => continue,
+            Err(error) => {
+                stands_somewhere(&error, data);
+                continue;
+            }
+        };
+        let text = serde_json::to_string(&project).unwrap_or_default();
+        assert_eq!(serde_json::from_str(&text).ok().as_ref(), Some(&project));
+        let same = changes(&project, &project);
+        assert!(same.added.is_empty() && same.removed.is_empty());
+        assert!(
+            same.changed.values().all(|change| !change.replace),
+            "{same:?}"
+        );
+        let placed: usize = project.layers().iter().map(Vec::len).sum();
+        assert_eq!(placed, project.services.len());
+        let confined = project
+            .services
+            .values()
+            .all(|service| service.elevated.is_empty());
+        assert!(confined || !sources.permissions.is_empty());
     }
 }
 
@@ -101,5 +150,6 @@ mod tests {
     fn corpora_and_mutations() {
         ondol_fuzzing::exercise("spec_repository", super::repository);
         ondol_fuzzing::exercise("spec_expression", super::expression);
+        ondol_fuzzing::exercise("spec_compose", super::compose);
     }
 }

@@ -83,6 +83,17 @@ pub(crate) enum Kind {
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// A value of a Compose file with a tag that says how it is laid over another.
+    Marked(Directive, Box<Node>),
+}
+
+/// How a value of a Compose file is laid over the one it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Directive {
+    /// `!reset`: the value below goes, and nothing comes in its place.
+    Reset,
+    /// `!override`: the value below goes, whatever the rules of merging say.
+    Override,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::compose::ComposeProject;
 use crate::de::{ReadError, What};
 use crate::error::{Fault, SpecError};
 use crate::model::Spec;
@@ -71,6 +72,9 @@ pub struct Effective {
     pub spec: Spec,
     /// What people should know although nothing is wrong. Shown on every run.
     pub notes: Vec<Note>,
+    /// The services of the repository's Compose file, when it has one that can be read and no command
+    /// of its own is named.
+    pub compose: Option<ComposeProject>,
     explained: Vec<Explained>,
 }
 
@@ -152,6 +156,7 @@ pub fn resolve(sources: &Sources<'_>) -> Result<Effective, SpecError> {
     written.drop_empty();
     let detection = detect::detect(sources.tree, &detect::Request::from_written(&written));
     notes.extend(detection.notes);
+    let compose = detection.compose;
 
     let mut root = Node::map(Origin::Builtin);
     root.merge(organization.clone());
@@ -172,6 +177,7 @@ pub fn resolve(sources: &Sources<'_>) -> Result<Effective, SpecError> {
     Ok(Effective {
         spec,
         notes,
+        compose,
         explained,
     })
 }

@@ -1,4 +1,5 @@
-//! From the text of `ondol.yaml` to a tree in which every value has its line and column.
+//! From the text of `ondol.yaml` to a tree in which every value has its line and column. Compose
+//! files are read by the same reader, with two tags of their own.
 //!
 //! YAML 1.2 with the core schema: `on` is a word and `no` is text. Nothing in a hostile file may
 //! cost more than its size: bytes, depth and the number of values (aliases counted each time
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
 use crate::error::{Fault, SpecError};
-use crate::node::{Entry, Kind, Node, Origin};
+use crate::node::{Directive, Entry, Kind, Node, Origin};
 
 /// The largest file that is read, in bytes.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -19,8 +20,22 @@ pub const MAX_DEPTH: usize = 32;
 /// The most values that a file may have, after aliases are replaced by what they stand for.
 pub const MAX_VALUES: usize = 50_000;
 
-/// Reads a file.
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `ondol.yaml`: no tags beyond the core schema; `x-` keys of the root are dropped.
+    Ondol,
+    /// A Compose file: `!reset` and `!override`; `x-` keys stay.
+    Compose,
+}
+
+/// Reads a file of Ondol's own.
 pub(crate) fn parse(file: &str, bytes: &[u8]) -> Result<Node, SpecError> {
+    parse_as(Dialect::Ondol, file, bytes)
+}
+
+/// Reads a file.
+pub(crate) fn parse_as(dialect: Dialect, file: &str, bytes: &[u8]) -> Result<Node, SpecError> {
     let file: Arc<str> = file.into();
     let start = Origin::File {
         file: file.clone(),
@@ -62,6 +77,7 @@ pub(crate) fn parse(file: &str, bytes: &[u8]) -> Result<Node, SpecError> {
     let parser = Parser::new_from_str_with_options(text, options);
     let mut reader = Reader {
         parser,
+        dialect,
         file,
         anchors: HashMap::new(),
         values: 0,
@@ -71,9 +87,17 @@ pub(crate) fn parse(file: &str, bytes: &[u8]) -> Result<Node, SpecError> {
         .unwrap_or_else(|| Node::map(start.clone()));
     match root.kind {
         Kind::Null => root = Node::map(start),
-        Kind::Map(ref mut entries) => entries.retain(|entry| !entry.key.starts_with("x-")),
+        Kind::Map(ref mut entries) => {
+            if dialect == Dialect::Ondol {
+                entries.retain(|entry| !entry.key.starts_with("x-"));
+            }
+        }
         _ => {
-            let hint = Some("write keys and values, such as `test: pytest -q`".to_owned());
+            let example = match dialect {
+                Dialect::Ondol => "`test: pytest -q`",
+                Dialect::Compose => "`services: { web: { build: . } }`",
+            };
+            let hint = Some(format!("write keys and values, such as {example}"));
             return Err(SpecError::Value(fault(
                 root.origin,
                 "the file must be a mapping of keys to values".to_owned(),
@@ -99,6 +123,7 @@ fn small(number: usize) -> u32 {
 
 struct Reader<'a> {
     parser: Parser<'a, granit_parser::StrInput<'a>>,
+    dialect: Dialect,
     file: Arc<str>,
     /// What each anchor stands for, and how many values that is.
     anchors: HashMap<usize, (Node, usize)>,
@@ -177,8 +202,11 @@ impl<'a> Reader<'a> {
             let message = format!("values are nested deeper than {MAX_DEPTH} levels");
             return Err(SpecError::TooLarge(fault(origin, message, None)));
         }
+        let mut directive = None;
         let (anchor, node) = match event {
             Event::Scalar(text, style, anchor, tag) => {
+                directive = self.directive(tag.as_deref());
+                let tag = tag.filter(|_| directive.is_none());
                 let forced = tag
                     .as_ref()
                     .map(|tag| tag.is_yaml_core_schema_tag("str") || tag.to_string() == "!");
@@ -194,8 +222,9 @@ impl<'a> Reader<'a> {
                 (anchor, Node { kind, origin })
             }
             Event::SequenceStart(_, anchor, tag) => {
-                if let Some(tag) = &tag {
-                    self.core_tag(tag, &origin)?;
+                directive = self.directive(tag.as_deref());
+                if let Some(tag) = tag.filter(|_| directive.is_none()) {
+                    self.core_tag(&tag, &origin)?;
                 }
                 let mut items = Vec::new();
                 loop {
@@ -213,8 +242,9 @@ impl<'a> Reader<'a> {
                 )
             }
             Event::MappingStart(_, anchor, tag) => {
-                if let Some(tag) = &tag {
-                    self.core_tag(tag, &origin)?;
+                directive = self.directive(tag.as_deref());
+                if let Some(tag) = tag.filter(|_| directive.is_none()) {
+                    self.core_tag(&tag, &origin)?;
                 }
                 (anchor, self.mapping(origin, depth)?)
             }
@@ -234,11 +264,28 @@ impl<'a> Reader<'a> {
                 return Err(SpecError::Syntax(fault(origin, message, None)));
             }
         };
+        let node = match directive {
+            Some(directive) => Node {
+                origin: node.origin.clone(),
+                kind: Kind::Marked(directive, Box::new(node)),
+            },
+            None => node,
+        };
         if anchor != 0 {
             let size = self.values - before;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok(node)
+    }
+
+    fn directive(&self, tag: Option<&granit_parser::Tag>) -> Option<Directive> {
+        match tag.map(granit_parser::Tag::parts) {
+            Some(("!", "reset")) if self.dialect == Dialect::Compose => Some(Directive::Reset),
+            Some(("!", "override")) if self.dialect == Dialect::Compose => {
+                Some(Directive::Override)
+            }
+            _ => None,
+        }
     }
 
     fn core_tag(&self, tag: &granit_parser::Tag, origin: &Origin) -> Result<(), SpecError> {

@@ -16,6 +16,7 @@ mod view;
 
 use serde_json::json;
 
+use crate::compose::ComposeProject;
 use crate::model::Language;
 use crate::node::{Kind, Node, Origin};
 use crate::resolve::Note;
@@ -58,6 +59,7 @@ impl Request {
 pub(crate) struct Detection {
     pub(crate) layer: Node,
     pub(crate) notes: Vec<Note>,
+    pub(crate) compose: Option<ComposeProject>,
 }
 
 /// A value with the file that it was concluded from.
@@ -133,7 +135,11 @@ pub(crate) fn detect(tree: &dyn crate::Tree, request: &Request) -> Detection {
     if request.trains_by_itself && findings.service.is_none() && !request.runs_service {
         findings.service = Some(Found::new("ondol model-server", "train.auto"));
     }
-    layer(findings)
+    let compose = containers::compose(tree, &view, &mut findings, request.runs_service);
+    Detection {
+        compose,
+        ..layer(findings)
+    }
 }
 
 fn language(view: &View, request: &Request) -> Findings {
@@ -247,6 +253,7 @@ fn layer(findings: Findings) -> Detection {
     Detection {
         layer: root,
         notes: findings.notes,
+        compose: None,
     }
 }
 

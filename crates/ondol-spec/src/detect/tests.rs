@@ -422,7 +422,27 @@ fn what_ondol_cannot_do_by_itself_is_said() {
         ])
         .contains(&"dockerfile-unused".to_owned())
     );
-    assert!(codes(&[("main.py", ""), ("compose.yaml", "")]).contains(&"compose-unused".to_owned()));
+    const COMPOSE: &str = "services: { web: { image: app, ports: [80] }, db: { image: db } }\n";
+    const NAMED: Files = &[
+        ("ondol.yaml", "service: python x.py\n"),
+        ("compose.yaml", COMPOSE),
+    ];
+    const FOUND: Files = &[("main.py", ""), ("compose.yaml", COMPOSE)];
+    assert!(codes(NAMED).contains(&"compose-unused".to_owned()));
+    assert!(effective(NAMED).compose.is_none());
+    assert!(codes(&[("compose.yaml", "")]).contains(&"compose-invalid".to_owned()));
+    let several = effective(FOUND);
+    assert_eq!(several.compose.as_ref().unwrap().services.len(), 2);
+    assert_eq!(several.spec.service.unwrap().run, "python3 main.py");
+    let note = several
+        .notes
+        .iter()
+        .find(|note| note.code == "spec.note.compose-project")
+        .unwrap();
+    assert_eq!(
+        note.message,
+        "compose.yaml describes db (db), web (app, route to 80)"
+    );
     assert!(codes(&[("main.py", "")]).contains(&"no-tests".to_owned()));
     let both: Files = &[
         ("requirements.txt", "flask\n"),

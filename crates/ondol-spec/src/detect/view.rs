@@ -31,10 +31,19 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     pub(crate) fn new(tree: &'a dyn Tree) -> Self {
         let own = |path: &RelPath| !path.components().any(|part| FOREIGN.contains(&part));
+        Self::of(tree, own)
+    }
+
+    /// With what tools generate as well: for files that name paths of the repository themselves.
+    pub(crate) fn whole(tree: &'a dyn Tree) -> Self {
+        Self::of(tree, |_| true)
+    }
+
+    fn of(tree: &'a dyn Tree, wanted: impl Fn(&RelPath) -> bool) -> Self {
         let files = tree
             .files()
             .take(MAX_FILES)
-            .filter(own)
+            .filter(wanted)
             .map(|path| path.as_str().to_owned())
             .collect();
         Self { tree, files }
@@ -59,11 +68,24 @@ impl<'a> View<'a> {
     }
 
     pub(crate) fn has_folder(&self, folder: &str) -> bool {
+        self.below(folder).next().is_some()
+    }
+
+    /// The files of a folder and its folders, in order.
+    pub(crate) fn below(&self, folder: &str) -> impl Iterator<Item = &str> {
         let prefix = format!("{folder}/");
         self.files
             .range(prefix.clone()..)
-            .next()
-            .is_some_and(|path| path.starts_with(&prefix))
+            .take_while(move |path| path.starts_with(&prefix))
+            .map(String::as_str)
+    }
+
+    /// The content of a file as it is; `None` when there is none.
+    pub(crate) fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        if !self.has(path) {
+            return None;
+        }
+        self.tree.read(&path.parse().ok()?)
     }
 
     /// The content of a file as text; what is not UTF-8 is replaced.

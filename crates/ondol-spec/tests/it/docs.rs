@@ -60,3 +60,14 @@ fn every_key_has_a_meaning() {
         );
     }
 }
+
+#[test]
+fn the_table_of_compose_keys_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compose.md");
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    let (_, table) = found.split_once("write-docs -->\n\n").unwrap_or_default();
+    assert!(
+        table == ondol_spec::compose::reference(),
+        "docs/compose.md is stale: run `cargo run -p ondol-spec --example write-docs` and commit the result"
+    );
+}

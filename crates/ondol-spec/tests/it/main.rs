@@ -1,5 +1,6 @@
 //! The room from outside: a repository in memory, an effective specification or an error out.
 
+mod compose;
 mod docs;
 mod errors;
 mod layers;
