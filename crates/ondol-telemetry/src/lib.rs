@@ -5,6 +5,7 @@ mod logs;
 mod metrics;
 pub mod promql;
 pub mod series;
+pub mod tsdb;
 
 pub use error::TelemetryError;
 pub use logs::{EngineLogs, LogEntry, LogSearch, LogSource, Logs, Source, Stream};
