@@ -22,6 +22,8 @@ mod config;
 mod disk;
 mod error;
 mod exemplar;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod head;
 mod maintain;
 mod postings;

@@ -75,3 +75,16 @@ pub(crate) fn open(disk: &Disk, cache: &Arc<Cache>, aside: &Path) -> Result<Open
     opened.blocks.sort_by_key(|block| block.rank());
     Ok(opened)
 }
+
+/// Any bytes as a directory, and as a list of series.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    if let Ok(directory) = format::Directory::read(bytes) {
+        let again = format::Directory::read(&directory.write());
+        assert_eq!(again, Ok(directory), "what was written is read");
+    }
+    let mut series = Vec::new();
+    if format::read_runs(bytes, 1 << 16, &mut series).is_ok() {
+        assert!(series.len() <= 1 << 16);
+    }
+}

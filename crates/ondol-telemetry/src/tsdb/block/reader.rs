@@ -110,8 +110,11 @@ impl Block {
         if extent.unfolded as usize > MOST_UNFOLDED {
             return Err(self.corrupt(Corrupt("a smaller page"), extent.offset));
         }
-        zstd::bulk::decompress(&self.plain(extent)?, extent.unfolded as usize)
-            .map_err(|_| self.corrupt(Corrupt("a zstd frame"), extent.offset))
+        let unfolded = extent.unfolded as usize;
+        zstd::bulk::decompress(&self.plain(extent)?, unfolded)
+            .ok()
+            .filter(|plain| plain.len() == unfolded)
+            .ok_or_else(|| self.corrupt(Corrupt("a zstd frame"), extent.offset))
     }
 
     fn page(&self, extent: &Extent) -> Result<Arc<[u8]>> {

@@ -21,8 +21,11 @@ const REGULAR: u8 = 8;
 
 fn scaled(bits: u64, exponent: usize) -> Option<i64> {
     let value = f64::from_bits(bits);
-    let whole = (value * POWERS[exponent]).round();
-    (whole.abs() < EXACT && (whole / POWERS[exponent]).to_bits() == bits).then_some(whole as i64)
+    let near = (value * POWERS[exponent]).round();
+    // As it is read: a negative zero and what is no number do not survive the whole number.
+    let whole = near as i64;
+    let same = (whole as f64 / POWERS[exponent]).to_bits() == bits;
+    (near.abs() < EXACT && same).then_some(whole)
 }
 
 /// The power of ten that makes the most of the values whole, with the whole numbers; `None` when

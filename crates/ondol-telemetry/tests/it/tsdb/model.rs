@@ -87,7 +87,7 @@ fn run(acts: Vec<Act>) {
                 store.maintain().unwrap();
             }
             Act::Restart => {
-                tsdb = None;
+                drop(tsdb.take());
                 tsdb = Some(open_with(directory.path(), config.clone(), going()).unwrap());
             }
         }
