@@ -183,15 +183,13 @@ impl<'a> Appender<'a> {
                     Err(Reason::TooNew)
                 } else if *time < oldest {
                     Err(Reason::TooOld)
-                } else if matches!(value, Value::Histogram(value) if value.weight() > MOST_NUMBERS) {
+                } else if matches!(value, Value::Histogram(value) if value.weight() > MOST_NUMBERS)
+                {
                     Err(Reason::TooLarge)
                 } else {
                     let (_, position) = place(series.slot());
                     let window = tsdb.config.out_of_order;
-                    match data
-                        .series(position)
-                        .append(*time, *start, value, window)
-                    {
+                    match data.series(position).append(*time, *start, value, window) {
                         Fate::Duplicate => Err(Reason::Duplicate),
                         Fate::TooOld => Err(Reason::TooOld),
                         fate => Ok(fate),
@@ -313,12 +311,7 @@ impl<'a> Appender<'a> {
         Ok((Some(upto), committed))
     }
 
-    fn annexes(
-        &self,
-        index: &super::head::Index,
-        committed: &mut Committed,
-        frames: &mut Vec<u8>,
-    ) {
+    fn annexes(&self, index: &super::head::Index, committed: &mut Committed, frames: &mut Vec<u8>) {
         if self.exemplars.is_empty() && self.metadata.is_empty() {
             return;
         }

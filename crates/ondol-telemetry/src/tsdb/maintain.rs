@@ -142,20 +142,22 @@ impl Tsdb {
             .flat_map(|(_, _, chunks)| chunks)
             .map(|chunk| u64::from(chunk.meta.count))
             .sum();
-        let (mut series, marks): (Vec<(u32, Vec<Chunk>)>, Vec<(u32, Frozen)>) = frozen
-            .into_iter()
-            .map(|(slot, mark, chunks)| ((slot, chunks), (slot, mark)))
-            .unzip();
+        let mut series: Vec<(u32, Vec<Chunk>)> = Vec::with_capacity(frozen.len());
+        let mut marks: Vec<(u32, Frozen)> = Vec::with_capacity(frozen.len());
+        for (slot, mark, chunks) in frozen {
+            series.push((slot, chunks));
+            marks.push((slot, mark));
+        }
         self.head
             .index()
             .sort_by_labels(&mut series, |(slot, _)| *slot);
-        let span = series
-            .iter()
-            .flat_map(|(_, chunks)| chunks)
-            .fold(None, |span: Option<(i64, i64)>, chunk| {
+        let span = series.iter().flat_map(|(_, chunks)| chunks).fold(
+            None,
+            |span: Option<(i64, i64)>, chunk| {
                 let (min, max) = span.unwrap_or((i64::MAX, i64::MIN));
                 Some((min.min(chunk.meta.min), max.max(chunk.meta.max)))
-            });
+            },
+        );
         let written = span.map_or(Ok(()), |span| self.write_head(&series, span, ended));
         let outcome = written.and_then(|()| self.keep_annexes());
         if let Err(error) = outcome {
@@ -189,9 +191,8 @@ impl Tsdb {
                 // Only the last block says that the log is not needed any more.
                 let flushed = if to > max { ended } else { 0 };
                 let labels = |slot| self.head.index().labels(slot);
-                let wrote =
-                    merge::from_head(&self.disk, id, series, &labels, (from, to), flushed)
-                        .inspect_err(|_| block::BlockWriter::abandon(&self.disk, id))?;
+                let wrote = merge::from_head(&self.disk, id, series, &labels, (from, to), flushed)
+                    .inspect_err(|_| block::BlockWriter::abandon(&self.disk, id))?;
                 if wrote {
                     self.serve(id, &[])?;
                 }

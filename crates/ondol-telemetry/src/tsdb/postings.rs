@@ -28,10 +28,7 @@ pub(crate) trait LabelIndex {
 }
 
 /// The series all conditions hold for.
-pub(crate) fn select<I: LabelIndex>(
-    index: &I,
-    matchers: &[Matcher],
-) -> Result<Vec<u32>, I::Error> {
+pub(crate) fn select<I: LabelIndex>(index: &I, matchers: &[Matcher]) -> Result<Vec<u32>, I::Error> {
     let mut found: Option<Vec<u32>> = None;
     let (narrowing, rest): (Vec<&Matcher>, Vec<&Matcher>) =
         matchers.iter().partition(|matcher| !matcher.matches(""));
@@ -50,7 +47,11 @@ pub(crate) fn select<I: LabelIndex>(
                     index.lookup(&matcher.name, value, &mut list)?;
                 }
             }
-            None => index.scan(&matcher.name, &mut |value| matcher.matches(value), &mut list)?,
+            None => index.scan(
+                &matcher.name,
+                &mut |value| matcher.matches(value),
+                &mut list,
+            )?,
         }
         list.sort_unstable();
         found = Some(match found {
@@ -67,7 +68,11 @@ pub(crate) fn select<I: LabelIndex>(
         if matcher.operation == Operation::NotEqual {
             index.lookup(&matcher.name, &matcher.value, &mut list)?;
         } else {
-            index.scan(&matcher.name, &mut |value| !matcher.matches(value), &mut list)?;
+            index.scan(
+                &matcher.name,
+                &mut |value| !matcher.matches(value),
+                &mut list,
+            )?;
         }
         list.sort_unstable();
         found = subtract(&found, &list);

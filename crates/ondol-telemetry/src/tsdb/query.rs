@@ -237,10 +237,11 @@ impl Tsdb {
         let mut found: BTreeSet<Labels> = BTreeSet::new();
         let start = start.saturating_sub(1);
         for matchers in selections {
-            self.head.each_labels(matchers, start, end, &mut |index, slot| {
-                found.insert(index.labels(slot));
-                found.len() <= limit
-            });
+            self.head
+                .each_labels(matchers, start, end, &mut |index, slot| {
+                    found.insert(index.labels(slot));
+                    found.len() <= limit
+                });
             for block in self.touched(start, end).iter() {
                 let outcome = (|| {
                     let numbers = block.select(matchers)?;

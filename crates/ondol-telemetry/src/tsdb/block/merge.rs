@@ -60,11 +60,7 @@ pub(crate) struct Failed {
 }
 
 /// Writes the samples of these blocks as one; those that count more come first.
-pub(crate) fn blocks(
-    disk: &Disk,
-    id: u64,
-    sources: &[Arc<Block>],
-) -> Result<(), Failed> {
+pub(crate) fn blocks(disk: &Disk, id: u64, sources: &[Arc<Block>]) -> Result<(), Failed> {
     let failed = |error| Failed {
         error: TsdbError::disk("write", disk.path(&super::name(id)), error),
         source: None,
@@ -100,7 +96,8 @@ pub(crate) fn blocks(
                 // The checksum was right, so the bytes are what was written.
                 let source = sources.first();
                 Failed {
-                    error: source.map_or_else(|| in_memory(&error), |block| block.corrupt(error, 0)),
+                    error: source
+                        .map_or_else(|| in_memory(&error), |block| block.corrupt(error, 0)),
                     source: None,
                 }
             })?;
@@ -121,7 +118,11 @@ pub(crate) fn blocks(
         .max()
         .unwrap_or(0);
     let ids = sources.iter().map(|block| block.id).collect();
-    let age = sources.iter().map(|block| block.rank().0).min().unwrap_or(id);
+    let age = sources
+        .iter()
+        .map(|block| block.rank().0)
+        .min()
+        .unwrap_or(id);
     writer.publish(ids, age, flushed).map_err(failed)
 }
 
@@ -132,9 +133,7 @@ fn blame(error: TsdbError, source: &Arc<Block>) -> Failed {
 
 /// Whether chunks are as good as they get: in order, apart, and full.
 fn stays(chunks: &[(ChunkMeta, &[u8])]) -> bool {
-    chunks
-        .windows(2)
-        .all(|pair| pair[0].0.max < pair[1].0.min)
+    chunks.windows(2).all(|pair| pair[0].0.max < pair[1].0.min)
         && chunks.iter().all(|(meta, _)| {
             matches!(meta.kind, Kind::Packed | Kind::SmallHistograms)
                 && meta.count as usize > CHUNK_SAMPLES / 2

@@ -74,7 +74,10 @@ pub(crate) fn merge(blocks: &[Summary], closed: i64, retention: Option<i64>) -> 
 /// As many blocks of about one size as make merging worth it.
 fn alike(blocks: &[(i64, &Summary)]) -> Option<Vec<u64>> {
     let tier = |samples: u64| (64 - samples.leading_zeros()) / 2;
-    let mut tiers: Vec<u32> = blocks.iter().map(|(_, block)| tier(block.samples)).collect();
+    let mut tiers: Vec<u32> = blocks
+        .iter()
+        .map(|(_, block)| tier(block.samples))
+        .collect();
     tiers.sort_unstable();
     tiers.dedup();
     tiers.into_iter().find_map(|wanted| {

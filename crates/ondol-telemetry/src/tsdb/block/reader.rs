@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::cache::Cache;
-use super::plan::Summary;
 use super::format::{Directory, Extent, MAGIC, MOST_UNFOLDED, SYMBOLS, TAIL, read_runs};
+use super::plan::Summary;
 use crate::series::{Label, Labels, Matcher};
 use crate::tsdb::bytes::{Corrupt, Reader};
 use crate::tsdb::chunk::{ChunkMeta, Kind};
@@ -70,8 +70,8 @@ impl Block {
         })();
         let extent = parsed.map_err(|error| block.corrupt(error, tail_at))?;
         let plain = block.unfold(&extent)?;
-        block.directory = Directory::read(&plain)
-            .map_err(|error| block.corrupt(error, extent.offset))?;
+        block.directory =
+            Directory::read(&plain).map_err(|error| block.corrupt(error, extent.offset))?;
         Ok(block)
     }
 
@@ -190,7 +190,11 @@ impl Symbols<'_> {
         if within >= total {
             return Err(bad("a known symbol"));
         }
-        let begin = if within == 0 { Some(0) } else { number_at(within) };
+        let begin = if within == 0 {
+            Some(0)
+        } else {
+            number_at(within)
+        };
         let (Some(begin), Some(end)) = (begin, number_at(within + 1)) else {
             return Err(bad("a page of symbols"));
         };

@@ -272,7 +272,10 @@ impl BlockWriter {
         tail.extend_from_slice(&MAGIC);
         self.write(&tail)?;
         self.disk.steps.before("telemetry.tsdb.block.sync")?;
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         let name = name(self.id);
         self.disk.publish(

@@ -84,10 +84,8 @@ impl FloatStream {
                 // 64 does not fit into six bits and is written as 0.
                 self.bits.write(u64::from(64 - leading - trailing), 6);
             }
-            self.bits.write(
-                changed >> self.trailing,
-                64 - self.leading - self.trailing,
-            );
+            self.bits
+                .write(changed >> self.trailing, 64 - self.leading - self.trailing);
         }
         self.last_time = time;
         self.last_start = start;

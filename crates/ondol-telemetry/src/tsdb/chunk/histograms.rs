@@ -45,7 +45,10 @@ fn same_bits(a: &[f64], b: &[f64]) -> bool {
 /// Whether a histogram certainly follows another without a restart.
 pub(crate) fn continues(previous: &Histogram, next: &Histogram) -> bool {
     if previous.counter_reset == CounterReset::Gauge
-        || matches!(next.counter_reset, CounterReset::Reset | CounterReset::Gauge)
+        || matches!(
+            next.counter_reset,
+            CounterReset::Reset | CounterReset::Gauge
+        )
         || is_stale_nan(previous.sum)
         || is_stale_nan(next.sum)
         || previous.schema != next.schema
@@ -112,9 +115,9 @@ impl HistogramStream {
             CounterReset::Gauge => 3,
         };
         out.push(
-            u8::from(layout) * LAYOUT
-                | u8::from(moved) * START
-                | u8::from(whole) * WHOLE
+            (u8::from(layout) * LAYOUT)
+                | (u8::from(moved) * START)
+                | (u8::from(whole) * WHOLE)
                 | (reset << 3),
         );
         let step = time.wrapping_sub(self.last_time);
@@ -141,7 +144,11 @@ impl HistogramStream {
         let mut before = numbers(&last);
         let mut neighbour = 0i64;
         for number in numbers(value) {
-            let previous = if alike { before.next().unwrap_or(0.0) } else { 0.0 };
+            let previous = if alike {
+                before.next().unwrap_or(0.0)
+            } else {
+                0.0
+            };
             if !whole {
                 put_uvarint(out, (number.to_bits() ^ previous.to_bits()).swap_bytes());
             } else if alike {
@@ -283,31 +290,33 @@ pub(crate) mod tests {
             prop::collection::vec(any::<f64>(), 0..3),
             0u8..4,
         )
-            .prop_map(|(schema, numbers, positive, negative, custom_values, reset)| {
-                let buckets = |side: Vec<(i32, f64)>| {
-                    let mut index = -3;
-                    Buckets::from_pairs(side.into_iter().map(|(gap, count)| {
-                        index += gap;
-                        (index, count)
-                    }))
-                };
-                Histogram {
-                    counter_reset: [
-                        CounterReset::Unknown,
-                        CounterReset::Reset,
-                        CounterReset::NotReset,
-                        CounterReset::Gauge,
-                    ][usize::from(reset)],
-                    schema,
-                    zero_threshold: numbers[0],
-                    zero_count: numbers[1],
-                    count: numbers[2],
-                    sum: numbers[3],
-                    positive: buckets(positive),
-                    negative: buckets(negative),
-                    custom_values,
-                }
-            })
+            .prop_map(
+                |(schema, numbers, positive, negative, custom_values, reset)| {
+                    let buckets = |side: Vec<(i32, f64)>| {
+                        let mut index = -3;
+                        Buckets::from_pairs(side.into_iter().map(|(gap, count)| {
+                            index += gap;
+                            (index, count)
+                        }))
+                    };
+                    Histogram {
+                        counter_reset: [
+                            CounterReset::Unknown,
+                            CounterReset::Reset,
+                            CounterReset::NotReset,
+                            CounterReset::Gauge,
+                        ][usize::from(reset)],
+                        schema,
+                        zero_threshold: numbers[0],
+                        zero_count: numbers[1],
+                        count: numbers[2],
+                        sum: numbers[3],
+                        positive: buckets(positive),
+                        negative: buckets(negative),
+                        custom_values,
+                    }
+                },
+            )
     }
 
     proptest! {

@@ -111,11 +111,21 @@ pub(crate) fn encode(values: &[i64], out: &mut Vec<u8>) {
     }
     // Differences that wrapped are not differences of the numbers themselves.
     let spread = values.iter().all(|value| value.unsigned_abs() < 1 << 62);
-    let divisor = if spread && divisor > 1 { divisor as i64 } else { 1 };
-    let scaled: Vec<i64> = if divisor == 1 {
-        values.iter().map(|value| value.wrapping_sub(first)).collect()
+    let divisor = if spread && divisor > 1 {
+        divisor as i64
     } else {
-        values.iter().map(|value| (value - first) / divisor).collect()
+        1
+    };
+    let scaled: Vec<i64> = if divisor == 1 {
+        values
+            .iter()
+            .map(|value| value.wrapping_sub(first))
+            .collect()
+    } else {
+        values
+            .iter()
+            .map(|value| (value - first) / divisor)
+            .collect()
     };
     let mut scratch = Vec::new();
     let mut course = scaled.clone();
@@ -190,7 +200,11 @@ pub(crate) fn decode(
         return Err(Corrupt("a known form of numbers"));
     }
     let first = reader.varint()?;
-    let divisor = if kind & 8 == 0 { 1 } else { reader.uvarint()? as i64 };
+    let divisor = if kind & 8 == 0 {
+        1
+    } else {
+        reader.uvarint()? as i64
+    };
     let mut begins = [0i64; 2];
     for begin in begins.iter_mut().take(order) {
         *begin = reader.varint()?;

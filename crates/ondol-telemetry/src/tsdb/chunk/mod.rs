@@ -105,10 +105,7 @@ impl Course {
 
     /// Reads chunks into the cleared course, sorted by time, each time once. Chunks given
     /// earlier were written earlier.
-    pub(crate) fn gather(
-        &mut self,
-        chunks: &[(ChunkMeta, &[u8])],
-    ) -> Result<(), Corrupt> {
+    pub(crate) fn gather(&mut self, chunks: &[(ChunkMeta, &[u8])]) -> Result<(), Corrupt> {
         self.clear();
         // Stable: of chunks that begin together the one written first stays first.
         let ordered = chunks.windows(2).all(|pair| pair[0].0.max < pair[1].0.min);
@@ -168,9 +165,13 @@ impl Course {
                 self.unfolded = zstd::bulk::decompress(reader.rest(), length)
                     .map_err(|_| Corrupt("a zstd frame"))?;
                 let histograms = &mut self.histograms;
-                return histograms::decode(&self.unfolded, meta.count, &mut |time, start, value| {
-                    histograms.push((time, start, value));
-                });
+                return histograms::decode(
+                    &self.unfolded,
+                    meta.count,
+                    &mut |time, start, value| {
+                        histograms.push((time, start, value));
+                    },
+                );
             }
         }
         self.times.extend_from_slice(&self.columns.times);
@@ -236,9 +237,11 @@ impl Course {
         let from = self.times.partition_point(|&time| time <= start);
         let to = self.times.partition_point(|&time| time <= end).max(from);
         into.floats.times.extend_from_slice(&self.times[from..to]);
-        into.floats
-            .values
-            .extend(self.values[from..to].iter().map(|&bits| f64::from_bits(bits)));
+        into.floats.values.extend(
+            self.values[from..to]
+                .iter()
+                .map(|&bits| f64::from_bits(bits)),
+        );
         if self.starts[from..to].iter().any(|&start| start != 0) {
             into.floats.starts.extend_from_slice(&self.starts[from..to]);
         }

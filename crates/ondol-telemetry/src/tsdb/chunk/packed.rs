@@ -209,7 +209,11 @@ impl Columns {
         let power = *POWERS
             .get(usize::from(reader.byte()?))
             .ok_or(Corrupt("a power of ten"))?;
-        let exceptions = if form & EXCEPTIONS == 0 { 0 } else { reader.count(9)? };
+        let exceptions = if form & EXCEPTIONS == 0 {
+            0
+        } else {
+            reader.count(9)?
+        };
         let listed = reader;
         for _ in 0..exceptions {
             reader.uvarint()?;
@@ -217,13 +221,19 @@ impl Columns {
         }
         self.whole.clear();
         ints::decode(&mut reader, count, &mut self.whole)?;
-        self.values
-            .extend(self.whole.iter().map(|&whole| (whole as f64 / power).to_bits()));
+        self.values.extend(
+            self.whole
+                .iter()
+                .map(|&whole| (whole as f64 / power).to_bits()),
+        );
         let mut listed = listed;
         let mut at = 0usize;
         for _ in 0..exceptions {
             at = at.saturating_add(listed.uvarint()? as usize);
-            *self.values.get_mut(at).ok_or(Corrupt("a place in the chunk"))? = listed.u64()?;
+            *self
+                .values
+                .get_mut(at)
+                .ok_or(Corrupt("a place in the chunk"))? = listed.u64()?;
         }
         Ok(())
     }

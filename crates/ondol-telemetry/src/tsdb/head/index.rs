@@ -389,7 +389,10 @@ impl LabelIndex for Index {
 
     fn lookup(&self, name: &str, value: &str, into: &mut Vec<u32>) -> Result<(), Self::Error> {
         if let (Some(name), Some(value)) = (self.symbols.find(name), self.symbols.find(value))
-            && let Some(list) = self.postings.get(&name).and_then(|values| values.get(&value))
+            && let Some(list) = self
+                .postings
+                .get(&name)
+                .and_then(|values| values.get(&value))
         {
             into.extend_from_slice(list.as_slice());
         }
@@ -402,7 +405,11 @@ impl LabelIndex for Index {
         wanted: &mut dyn FnMut(&str) -> bool,
         into: &mut Vec<u32>,
     ) -> Result<(), Self::Error> {
-        if let Some(values) = self.symbols.find(name).and_then(|name| self.postings.get(&name)) {
+        if let Some(values) = self
+            .symbols
+            .find(name)
+            .and_then(|name| self.postings.get(&name))
+        {
             for (&value, list) in values {
                 if wanted(self.symbols.text(value)) {
                     into.extend_from_slice(list.as_slice());
@@ -437,18 +444,42 @@ mod tests {
         let first = index.create(&[("__name__", "up"), ("job", "a")]);
         let second = index.create(&[("__name__", "up"), ("job", "b")]);
         index.create(&[("__name__", "down")]);
-        assert_eq!(index.find(&[("__name__", "up"), ("job", "b")]), Some(second));
+        assert_eq!(
+            index.find(&[("__name__", "up"), ("job", "b")]),
+            Some(second)
+        );
         assert_eq!(index.find(&[("__name__", "up")]), None);
         let up = ("__name__", Operation::Equal, "up");
         assert_eq!(selected(&index, &[up]).len(), 2);
-        assert_eq!(selected(&index, &[up, ("job", Operation::NotEqual, "a")]).len(), 1);
+        assert_eq!(
+            selected(&index, &[up, ("job", Operation::NotEqual, "a")]).len(),
+            1
+        );
         assert_eq!(selected(&index, &[("job", Operation::Equal, "")]).len(), 1);
-        assert_eq!(selected(&index, &[("job", Operation::NotEqual, "")]).len(), 2);
-        assert_eq!(selected(&index, &[("job", Operation::Regex, "a|x")]).len(), 1);
-        assert_eq!(selected(&index, &[("job", Operation::Regex, ".*")]).len(), 3);
-        assert_eq!(selected(&index, &[("job", Operation::Regex, "[ab]+")]).len(), 2);
-        assert_eq!(selected(&index, &[("job", Operation::NotRegex, "[ab]+")]).len(), 1);
-        assert_eq!(selected(&index, &[("job", Operation::NotRegex, "a|")]).len(), 1);
+        assert_eq!(
+            selected(&index, &[("job", Operation::NotEqual, "")]).len(),
+            2
+        );
+        assert_eq!(
+            selected(&index, &[("job", Operation::Regex, "a|x")]).len(),
+            1
+        );
+        assert_eq!(
+            selected(&index, &[("job", Operation::Regex, ".*")]).len(),
+            3
+        );
+        assert_eq!(
+            selected(&index, &[("job", Operation::Regex, "[ab]+")]).len(),
+            2
+        );
+        assert_eq!(
+            selected(&index, &[("job", Operation::NotRegex, "[ab]+")]).len(),
+            1
+        );
+        assert_eq!(
+            selected(&index, &[("job", Operation::NotRegex, "a|")]).len(),
+            1
+        );
         assert!(index.offender().contains("metric up with 2"));
         index.remove(&[first.slot()]);
         assert!(!index.is_live(first) && index.is_live(second));

@@ -129,10 +129,7 @@ impl Head {
         } else {
             return Ok(());
         };
-        let mut offender = self
-            .offender
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut offender = self.offender.lock().unwrap_or_else(PoisonError::into_inner);
         if offender.0 == 0 {
             *offender = (1000, index.offender());
         }

@@ -36,7 +36,9 @@ impl Value {
     fn mark(&self) -> u64 {
         match self {
             Self::Float(bits) => *bits,
-            Self::Histogram(value) => value.sum.to_bits() ^ value.count.to_bits().rotate_left(17) ^ 1,
+            Self::Histogram(value) => {
+                value.sum.to_bits() ^ value.count.to_bits().rotate_left(17) ^ 1
+            }
         }
     }
 }
@@ -249,7 +251,10 @@ impl SeriesData {
                 .iter()
                 .chain(&rest.late_closed)
                 .any(|chunk| chunk.meta.touches(start, end))
-                || rest.late.iter().any(|&(time, ..)| time > start && time <= end)
+                || rest
+                    .late
+                    .iter()
+                    .any(|&(time, ..)| time > start && time <= end)
         })
     }
 
@@ -272,7 +277,8 @@ impl SeriesData {
         let Some(rest) = &mut self.rest else {
             return;
         };
-        rest.closed.drain(..(frozen.closed as usize).min(rest.closed.len()));
+        rest.closed
+            .drain(..(frozen.closed as usize).min(rest.closed.len()));
         rest.late_closed
             .drain(..(frozen.late as usize).min(rest.late_closed.len()));
         if rest.closed.is_empty() && rest.late.is_empty() && rest.late_closed.is_empty() {
@@ -356,7 +362,10 @@ mod tests {
     fn read(data: &SeriesData) -> Vec<(i64, f64)> {
         let mut chunks = Vec::new();
         data.chunks(i64::MIN, i64::MAX, &mut chunks);
-        let borrowed: Vec<_> = chunks.iter().map(|chunk| (chunk.meta, &*chunk.bytes)).collect();
+        let borrowed: Vec<_> = chunks
+            .iter()
+            .map(|chunk| (chunk.meta, &*chunk.bytes))
+            .collect();
         let mut course = Course::default();
         course.gather(&borrowed).unwrap();
         course
@@ -370,9 +379,8 @@ mod tests {
     #[test]
     fn late_samples_fill_gaps_and_never_replace() {
         let mut data = SeriesData::default();
-        let mut append = |time: i64, value: f64| {
-            data.append(time, 0, &Value::Float(value.to_bits()), 100)
-        };
+        let mut append =
+            |time: i64, value: f64| data.append(time, 0, &Value::Float(value.to_bits()), 100);
         assert_eq!(append(1000, 1.0), Fate::Stored);
         assert_eq!(append(1000, 1.0), Fate::Same);
         assert_eq!(append(1000, 2.0), Fate::Duplicate);

@@ -122,7 +122,11 @@ impl FrameWriter {
             }
         }
         for rank in 0..8 {
-            bytes.extend(samples.iter().map(|sample| (sample.bits >> (8 * rank)) as u8));
+            bytes.extend(
+                samples
+                    .iter()
+                    .map(|sample| (sample.bits >> (8 * rank)) as u8),
+            );
         }
         self.part(FLOATS, &bytes);
     }

@@ -15,12 +15,18 @@ fn a_flood_of_label_sets_is_refused_and_named_while_the_others_go_on() {
     };
     let store = open_with(directory.path(), config, going()).unwrap();
     let mut appender = store.appender();
-    let up = appender.series(&[("__name__", "up"), ("job", "calm")]).unwrap();
+    let up = appender
+        .series(&[("__name__", "up"), ("job", "calm")])
+        .unwrap();
     let mut refused = 0;
     let mut last = None;
     for user in 0..5000 {
         let user = user.to_string();
-        let labels = [("__name__", "requests_total"), ("job", "shop"), ("user", user.as_str())];
+        let labels = [
+            ("__name__", "requests_total"),
+            ("job", "shop"),
+            ("user", user.as_str()),
+        ];
         match appender.series(&labels) {
             Ok(series) => appender.float(series, NOW, 0, 1.0),
             Err(error) => {
@@ -36,7 +42,9 @@ fn a_flood_of_label_sets_is_refused_and_named_while_the_others_go_on() {
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     let text = error.to_string();
     assert!(
-        text.contains("150") && text.contains("metric requests_total with 150") && text.contains("job shop"),
+        text.contains("150")
+            && text.contains("metric requests_total with 150")
+            && text.contains("job shop"),
         "{text}"
     );
     // The ceiling of the store is reached by other metrics.
@@ -54,7 +62,9 @@ fn a_flood_of_label_sets_is_refused_and_named_while_the_others_go_on() {
     }
     assert_eq!(made, 49);
     // A known series is not refused at the ceiling.
-    appender.series(&[("__name__", "up"), ("job", "calm")]).unwrap();
+    appender
+        .series(&[("__name__", "up"), ("job", "calm")])
+        .unwrap();
 }
 
 #[test]
@@ -94,12 +104,25 @@ fn times_that_cannot_be_are_refused_one_by_one() {
     appender.float(series, i64::MAX, 0, 3.0);
     appender.float(series, NOW - 60_000, 0, 4.0);
     let committed = appender.commit().unwrap();
-    let reasons: Vec<Reason> = committed.refusals.iter().map(|refusal| refusal.reason).collect();
+    let reasons: Vec<Reason> = committed
+        .refusals
+        .iter()
+        .map(|refusal| refusal.reason)
+        .collect();
     assert_eq!(
         reasons,
-        [Reason::Duplicate, Reason::TooNew, Reason::TooOld, Reason::TooOld, Reason::TooNew]
+        [
+            Reason::Duplicate,
+            Reason::TooNew,
+            Reason::TooOld,
+            Reason::TooOld,
+            Reason::TooNew
+        ]
     );
-    assert_eq!((committed.stored, committed.late, committed.refused), (3, 1, 5));
+    assert_eq!(
+        (committed.stored, committed.late, committed.refused),
+        (3, 1, 5)
+    );
     assert_eq!(committed.refusals[0].metric, "up");
     assert_eq!(
         everything(&store).into_values().next().unwrap(),

@@ -75,7 +75,10 @@ fn work(tsdb: &Tsdb, round: i64, acknowledged: &mut Acknowledged) -> usize {
             }
             Err(error) => {
                 failed += 1;
-                assert!(error.is_disk_full() || error.to_string().contains("sync"), "{error}");
+                assert!(
+                    error.is_disk_full() || error.to_string().contains("sync"),
+                    "{error}"
+                );
             }
         }
         if batch % 2 == 1 {
@@ -89,14 +92,13 @@ fn work(tsdb: &Tsdb, round: i64, acknowledged: &mut Acknowledged) -> usize {
 fn check(tsdb: &Tsdb, acknowledged: &Acknowledged, context: &str) {
     let found = everything(tsdb);
     for (labels, samples) in acknowledged {
-        let stored: BTreeMap<i64, u64> = found
-            .get(labels)
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let stored: BTreeMap<i64, u64> = found.get(labels).into_iter().flatten().copied().collect();
         for (time, bits) in samples {
-            assert_eq!(stored.get(time), Some(bits), "{context}: {labels} at {time}");
+            assert_eq!(
+                stored.get(time),
+                Some(bits),
+                "{context}: {labels} at {time}"
+            );
         }
     }
     assert!(tsdb.stats(1).damage.is_empty(), "{context}");
@@ -127,7 +129,10 @@ fn at_every_step(what: What) {
         }));
         if let Err(ended) = outcome {
             // A check that failed is no crash.
-            assert!(ended.is::<&'static str>() && what == What::Crash, "{context}");
+            assert!(
+                ended.is::<&'static str>() && what == What::Crash,
+                "{context}"
+            );
         }
         let store = open_with(directory.path(), config(), going()).unwrap();
         check(&store, &acknowledged, &context);

@@ -103,7 +103,11 @@ fn a_damaged_block_is_set_aside_and_the_rest_serves() {
         assert_eq!(read_all(&store), 20, "byte {at}");
         let damage = store.stats(1).damage;
         assert_eq!(damage.len(), 1, "byte {at}");
-        let name = blocks[0].file_name().unwrap().to_string_lossy().into_owned();
+        let name = blocks[0]
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         assert!(damage[0].contains(&name), "{damage:?}");
         assert!(!blocks[0].exists());
         assert_eq!(total(&store), 20);

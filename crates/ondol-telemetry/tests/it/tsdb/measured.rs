@@ -39,7 +39,10 @@ fn pairs(number: usize) -> Vec<(String, String)> {
         ("cluster", "north".to_owned()),
         ("container", format!("app-{}", number % 7)),
         ("env", "production".to_owned()),
-        ("instance", format!("10.0.{}.{}:9100", number / 200 % 250, number % 250)),
+        (
+            "instance",
+            format!("10.0.{}.{}:9100", number / 200 % 250, number % 250),
+        ),
         ("job", format!("job-{}", number % 20)),
         ("namespace", format!("team-{}", number % 12)),
         ("pod", format!("pod-{:x}", number / 200)),
@@ -68,12 +71,20 @@ fn measured() {
     let begin = end - SAMPLES as i64 * STEP;
     let clock = Arc::new(ManualClock::at(Timestamp::from_micros(end * 1000)));
     let open = || {
-        Tsdb::open(directory.path(), TsdbConfig::default(), clock.clone(), going()).unwrap()
+        Tsdb::open(
+            directory.path(),
+            TsdbConfig::default(),
+            clock.clone(),
+            going(),
+        )
+        .unwrap()
     };
     let store = open();
     let before = resident();
     let mut random = Random(88_172_645_463_325_252);
-    let mut values: Vec<f64> = (0..SERIES).map(|_| random.below(1_000_000) as f64).collect();
+    let mut values: Vec<f64> = (0..SERIES)
+        .map(|_| random.below(1_000_000) as f64)
+        .collect();
     let mut references: Vec<SeriesRef> = Vec::new();
     let began = Instant::now();
     for first in (0..SERIES).step_by(BATCH) {
@@ -90,7 +101,10 @@ fn measured() {
         }
         appender.commit().unwrap();
     }
-    println!("new series: {:.0} a second", SERIES as f64 / began.elapsed().as_secs_f64());
+    println!(
+        "new series: {:.0} a second",
+        SERIES as f64 / began.elapsed().as_secs_f64()
+    );
     let own = (values.capacity() * 8 + references.capacity() * 8) as u64;
     println!(
         "memory: {} bytes per series after one sample each",
@@ -116,7 +130,10 @@ fn measured() {
         }
     }
     let total = (SERIES * SAMPLES) as f64;
-    println!("ingest by reference, with log, sync, flushes and merges: {:.0} samples/s", total / busy);
+    println!(
+        "ingest by reference, with log, sync, flushes and merges: {:.0} samples/s",
+        total / busy
+    );
     println!(
         "memory: {} bytes per series after {SAMPLES} samples each",
         (resident() - before - own) / SERIES as u64
@@ -160,7 +177,11 @@ fn measured() {
             engine
                 .range(&store, query, begin, end, step, &Cancel::default())
                 .unwrap();
-            println!("{what}, one hour, step {} s: {:.2} s", step / 1000, began.elapsed().as_secs_f64());
+            println!(
+                "{what}, one hour, step {} s: {:.2} s",
+                step / 1000,
+                began.elapsed().as_secs_f64()
+            );
         }
     };
     ask("query over all series");

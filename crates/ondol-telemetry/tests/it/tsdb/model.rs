@@ -45,7 +45,12 @@ impl Model {
         let expected: BTreeMap<Labels, Vec<(i64, u64)>> = self
             .series
             .iter()
-            .map(|(labels, samples)| (labels.clone(), samples.iter().map(|(t, v)| (*t, *v)).collect()))
+            .map(|(labels, samples)| {
+                (
+                    labels.clone(),
+                    samples.iter().map(|(t, v)| (*t, *v)).collect(),
+                )
+            })
             .collect();
         assert_eq!(found, expected);
     }
@@ -102,7 +107,9 @@ fn run(acts: Vec<Act>) {
         ("absent", Operation::Equal, ""),
     ] {
         let matcher = Matcher::new(name, operation, value).unwrap();
-        let found: Vec<Labels> = selected(store, std::slice::from_ref(&matcher)).into_keys().collect();
+        let found: Vec<Labels> = selected(store, std::slice::from_ref(&matcher))
+            .into_keys()
+            .collect();
         let expected: Vec<Labels> = model
             .series
             .keys()

@@ -30,9 +30,23 @@ fn names_values_and_series_are_listed_with_limits() {
     three_in_a_block_and_one_in_the_head(&store);
     let all = (i64::MIN, i64::MAX);
     let (names, cut) = store.label_names(&[], all.0, all.1, 10).unwrap();
-    assert_eq!((names, cut), (vec!["__name__".into(), "instance".into(), "job".into()], false));
-    let (values, cut) = store.label_values("instance", &[], all.0, all.1, 3).unwrap();
-    assert_eq!((values, cut), (vec!["host-0".into(), "host-1".into(), "host-2".into()], true));
+    assert_eq!(
+        (names, cut),
+        (
+            vec!["__name__".into(), "instance".into(), "job".into()],
+            false
+        )
+    );
+    let (values, cut) = store
+        .label_values("instance", &[], all.0, all.1, 3)
+        .unwrap();
+    assert_eq!(
+        (values, cut),
+        (
+            vec!["host-0".into(), "host-1".into(), "host-2".into()],
+            true
+        )
+    );
     let odd = vec![Matcher::equal("job", "job-1")];
     let (values, _) = store
         .label_values("instance", std::slice::from_ref(&odd), all.0, all.1, 10)
@@ -41,7 +55,12 @@ fn names_values_and_series_are_listed_with_limits() {
     let (series, cut) = store.series(&[odd], all.0, all.1, 10).unwrap();
     assert_eq!((series, cut), (vec![labels(3), labels(1)], false));
     let (series, _) = store
-        .series(&[vec![Matcher::new("job", Operation::Regex, ".+").unwrap()]], NOW - 999, NOW - 998, 10)
+        .series(
+            &[vec![Matcher::new("job", Operation::Regex, ".+").unwrap()]],
+            NOW - 999,
+            NOW - 998,
+            10,
+        )
         .unwrap();
     assert_eq!(series, [labels(1), labels(2)]);
     let stats = store.stats(2);
@@ -74,11 +93,21 @@ fn a_histogram_that_goes_on_is_known_not_to_have_restarted() {
     let hints = |store: &Tsdb| {
         let mut samples = Samples::default();
         let mut set = store
-            .select(&[Matcher::equal("__name__", "latency")], 0, i64::MAX, &Hints::default())
+            .select(
+                &[Matcher::equal("__name__", "latency")],
+                0,
+                i64::MAX,
+                &Hints::default(),
+            )
             .unwrap();
         assert_eq!(set.next(&mut samples).unwrap(), Some(series_of.clone()));
         assert!(set.next(&mut samples).unwrap().is_none());
-        let counts: Vec<f64> = samples.histograms.values.iter().map(|one| one.count).collect();
+        let counts: Vec<f64> = samples
+            .histograms
+            .values
+            .iter()
+            .map(|one| one.count)
+            .collect();
         assert_eq!(counts, [1.0, 5.0, 7.0, 2.0, 3.0]);
         samples
             .histograms
@@ -141,8 +170,15 @@ fn exemplars_and_metadata_outlive_flushes_and_restarts() {
     let store = open_with(directory.path(), config, going()).unwrap();
     assert_eq!(store.replayed().samples, 0);
     assert_eq!(traces(&store), ["4", "3", "2"]);
-    assert_eq!(store.metadata(Some("metric_0"), 10), [("metric_0".to_owned(), metadata)]);
-    assert!(store.exemplars(&[vec![Matcher::equal("job", "other")]], NOW, NOW + 100, 10).is_empty());
+    assert_eq!(
+        store.metadata(Some("metric_0"), 10),
+        [("metric_0".to_owned(), metadata)]
+    );
+    assert!(
+        store
+            .exemplars(&[vec![Matcher::equal("job", "other")]], NOW, NOW + 100, 10)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -172,7 +208,10 @@ fn idle_series_leave_the_head_old_blocks_the_disk_and_their_references_are_refus
     clock.advance(Duration::from_secs(21 * 3600));
     let done = store.maintain().unwrap();
     assert_eq!((done.flushed, done.deleted), (1, 1));
-    assert_eq!(everything(&store).into_keys().collect::<Vec<_>>(), [labels(1)]);
+    assert_eq!(
+        everything(&store).into_keys().collect::<Vec<_>>(),
+        [labels(1)]
+    );
 }
 
 #[test]
