@@ -158,8 +158,10 @@ impl Tsdb {
                 Some((min.min(chunk.meta.min), max.max(chunk.meta.max)))
             },
         );
-        let written = span.map_or(Ok(()), |span| self.write_head(&series, span, ended));
-        let outcome = written.and_then(|()| self.keep_annexes());
+        // Before a block says that the old log is not needed any more.
+        let kept = self.keep_annexes();
+        let outcome =
+            kept.and_then(|()| span.map_or(Ok(()), |span| self.write_head(&series, span, ended)));
         if let Err(error) = outcome {
             if let Some((min, max)) = span {
                 self.head.stored(samples, min, max);

@@ -52,7 +52,7 @@ use disk::Disk;
 use exemplar::Annexes;
 use head::{Head, Value};
 use wal::Wal;
-use wal::record::Entry;
+use wal::record::{Entry, each_series};
 
 /// Damage that is remembered, for whoever asks.
 const MOST_DAMAGE: usize = 100;
@@ -208,14 +208,10 @@ struct Replaying<'a> {
 
 impl Replaying<'_> {
     fn take(&mut self, entry: Entry) {
-        for (series, labels) in &entry.series {
-            let pairs: Vec<(&str, &str)> = labels
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .collect();
-            let restored = self.head.restore(&pairs);
-            self.series.insert(*series, restored);
-        }
+        // It was read once already, when its frame was judged.
+        let _ = each_series(&entry.series, &mut |series, labels| {
+            self.series.insert(series, self.head.restore(labels));
+        });
         let floats = entry
             .floats
             .iter()

@@ -158,12 +158,7 @@ impl Wal {
                 Ok(())
             }
             Err(error) => {
-                // The system may have dropped the pages: nothing more is trusted to this file.
-                let mut writing = lock(&self.writing);
-                let from = synced.lost.map_or(synced.durable, |(from, _)| from);
-                synced.lost = Some((from, writing.written));
-                synced.durable = writing.written;
-                writing.broken = true;
+                give_up(&mut synced, &mut lock(&self.writing));
                 Err(TsdbError::disk(
                     "sync",
                     self.disk.path(&name(generation)),
@@ -182,6 +177,7 @@ impl Wal {
             .steps
             .before("telemetry.tsdb.wal.sync")
             .and_then(|()| writing.file.sync_data())
+            .inspect_err(|_| give_up(&mut synced, &mut writing))
             .and_then(|()| begin(&self.disk, &mut writing))
             .map_err(|error| TsdbError::disk("cut", self.disk.path(&name(ended)), error))?;
         synced.durable = writing.written;
@@ -203,6 +199,15 @@ impl Wal {
             .map(|metadata| metadata.len())
             .sum()
     }
+}
+
+/// After a sync that failed: the system may have dropped the pages, so that nothing more is
+/// trusted to the file, and nobody who waits for it is answered well.
+fn give_up(synced: &mut Synced, writing: &mut Writing) {
+    let from = synced.lost.map_or(synced.durable, |(from, _)| from);
+    synced.lost = Some((from, writing.written));
+    synced.durable = writing.written;
+    writing.broken = true;
 }
 
 fn begin(disk: &Disk, writing: &mut Writing) -> io::Result<()> {

@@ -49,8 +49,8 @@ pub(crate) struct HistogramSample {
 /// One commit, or a piece of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Entry {
-    /// Series with their labels.
-    pub(crate) series: Vec<(u64, Vec<(String, String)>)>,
+    /// Series with their labels, as they were read; see [`each_series`].
+    pub(crate) series: Vec<u8>,
     pub(crate) floats: Vec<FloatSample>,
     pub(crate) histograms: Vec<HistogramSample>,
     pub(crate) exemplars: Vec<(Labels, Exemplar)>,
@@ -226,7 +226,10 @@ pub(crate) fn entry(payload: &[u8]) -> Result<Entry, Corrupt> {
         };
         let part = Reader::new(bytes);
         match kind & !COMPRESSED {
-            SERIES => read_series(part, &mut entry)?,
+            SERIES => {
+                each_series(bytes, &mut |_, _| {})?;
+                entry.series.extend_from_slice(bytes);
+            }
             FLOATS => read_floats(part, &mut entry)?,
             HISTOGRAMS => read_histograms(part, &mut entry)?,
             EXEMPLARS => read_exemplars(part, &mut entry)?,
@@ -237,15 +240,21 @@ pub(crate) fn entry(payload: &[u8]) -> Result<Entry, Corrupt> {
     Ok(entry)
 }
 
-fn read_series(mut part: Reader<'_>, entry: &mut Entry) -> Result<(), Corrupt> {
+/// Hands out the series of an entry with their labels. The texts are not copied: a start reads
+/// hundreds of thousands of them.
+pub(crate) fn each_series(
+    part: &[u8],
+    take: &mut dyn FnMut(u64, &[(&str, &str)]),
+) -> Result<(), Corrupt> {
+    let mut part = Reader::new(part);
+    let mut labels: Vec<(&str, &str)> = Vec::new();
     while !part.is_empty() {
         let id = part.uvarint()?;
-        let count = part.count(2)?;
-        let mut labels = Vec::with_capacity(count);
-        for _ in 0..count {
-            labels.push((part.text()?.to_owned(), part.text()?.to_owned()));
+        labels.clear();
+        for _ in 0..part.count(2)? {
+            labels.push((part.text()?, part.text()?));
         }
-        entry.series.push((id, labels));
+        take(id, &labels);
     }
     Ok(())
 }
@@ -330,8 +339,7 @@ mod tests {
             histograms in prop::collection::vec((any::<u64>(), any::<i64>(), any::<i64>(), any_histogram()), 0..4),
             series in prop::collection::vec((any::<u64>(), prop::collection::vec((".{0,5}", ".{0,40}"), 1..4)), 0..20),
         ) {
-            let entry_given = Entry {
-                series,
+            let given = Entry {
                 floats: floats.into_iter().map(|(series, time, start, bits)| FloatSample { series, time, start, bits }).collect(),
                 histograms: histograms
                     .into_iter()
@@ -340,16 +348,23 @@ mod tests {
                 ..Entry::default()
             };
             let mut writer = FrameWriter::default();
-            writer.series(entry_given.series.iter().map(|(id, labels)| {
+            writer.series(series.iter().map(|(id, labels)| {
                 (*id, labels.len(), labels.iter().map(|(name, value)| (name.as_str(), value.as_str())))
             }));
-            writer.floats(&entry_given.floats);
-            writer.histograms(&entry_given.histograms);
+            writer.floats(&given.floats);
+            writer.histograms(&given.histograms);
             let mut bytes = Vec::new();
             writer.finish(&mut bytes);
             let (payload, length) = frame(&bytes).unwrap();
             prop_assert_eq!(length, bytes.len());
-            prop_assert_eq!(format!("{:?}", entry(payload).unwrap()), format!("{entry_given:?}"));
+            let mut read = entry(payload).unwrap();
+            let mut described = Vec::new();
+            each_series(&std::mem::take(&mut read.series), &mut |id, labels| {
+                let owned = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+                described.push((id, owned.collect::<Vec<_>>()));
+            }).unwrap();
+            prop_assert_eq!(described, series);
+            prop_assert_eq!(format!("{read:?}"), format!("{given:?}"));
             for cut in 0..bytes.len() {
                 prop_assert!(frame(&bytes[..cut]).is_err());
             }

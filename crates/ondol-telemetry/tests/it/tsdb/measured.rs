@@ -22,6 +22,31 @@ fn resident() -> u64 {
     text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
+/// Seconds of processor time of this process, and of the wall.
+struct Watch(f64, Instant);
+
+impl Watch {
+    fn start() -> Self {
+        Self(Self::processor(), Instant::now())
+    }
+
+    /// User and system time, in the hundredths of a second that the kernel counts.
+    fn processor() -> f64 {
+        let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let after = text.rsplit(')').next().unwrap();
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    }
+
+    fn stop(&self) -> String {
+        format!(
+            "{:.2} s, {:.2} s of a processor",
+            self.1.elapsed().as_secs_f64(),
+            Self::processor() - self.0
+        )
+    }
+}
+
 struct Random(u64);
 
 impl Random {
@@ -89,7 +114,7 @@ fn measured() {
     let began = Instant::now();
     for first in (0..SERIES).step_by(BATCH) {
         let mut appender = store.appender();
-        for number in first..first + BATCH {
+        for (number, value) in values.iter().enumerate().skip(first).take(BATCH) {
             let owned = pairs(number);
             let labels: Vec<(&str, &str)> = owned
                 .iter()
@@ -97,7 +122,7 @@ fn measured() {
                 .collect();
             let series = appender.series(&labels).unwrap();
             references.push(series);
-            appender.float(series, begin, 0, values[number]);
+            appender.float(series, begin, 0, *value);
         }
         appender.commit().unwrap();
     }
@@ -110,14 +135,14 @@ fn measured() {
         "memory: {} bytes per series after one sample each",
         (resident() - before - own) / SERIES as u64
     );
-    let mut busy = 0.0;
+    let mut busy = (0.0, 0.0);
     for round in 1..SAMPLES {
         for first in (0..SERIES).step_by(BATCH) {
             let mut appender = store.appender();
-            for number in first..first + BATCH {
-                values[number] = next(number, values[number], &mut random);
+            for (number, value) in values.iter_mut().enumerate().skip(first).take(BATCH) {
+                *value = next(number, *value, &mut random);
             }
-            let began = Instant::now();
+            let (began, used) = (Instant::now(), Watch::processor());
             for number in first..first + BATCH {
                 let time = begin + round as i64 * STEP;
                 appender.float(references[number], time, 0, values[number]);
@@ -126,38 +151,40 @@ fn measured() {
             if round % 15 == 0 && first == 0 {
                 store.maintain().unwrap();
             }
-            busy += began.elapsed().as_secs_f64();
+            busy.0 += began.elapsed().as_secs_f64();
+            busy.1 += Watch::processor() - used;
         }
     }
     let total = (SERIES * SAMPLES) as f64;
     println!(
-        "ingest by reference, with log, sync, flushes and merges: {:.0} samples/s",
-        total / busy
+        "ingest by reference, with log, sync, flushes and merges: {:.0} samples/s, {:.0} per core",
+        total / busy.0,
+        total / busy.1
     );
     println!(
         "memory: {} bytes per series after {SAMPLES} samples each",
         (resident() - before - own) / SERIES as u64
     );
     drop(store);
-    let began = Instant::now();
+    let began = Watch::start();
     let store = open();
     println!(
-        "ready after {:.3} s, {} samples replayed",
-        began.elapsed().as_secs_f64(),
+        "ready after {}, {} samples replayed",
+        began.stop(),
         store.replayed().samples
     );
     // With labels, as a remote write has them.
     let began = Instant::now();
     for first in (0..SERIES).step_by(BATCH) {
         let mut appender = store.appender();
-        for number in first..first + BATCH {
+        for (number, value) in values.iter().enumerate().skip(first).take(BATCH) {
             let owned = pairs(number);
             let labels: Vec<(&str, &str)> = owned
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .collect();
             let series = appender.series(&labels).unwrap();
-            appender.float(series, end, 0, values[number]);
+            appender.float(series, end, 0, *value);
         }
         appender.commit().unwrap();
     }
@@ -173,25 +200,21 @@ fn measured() {
     });
     let ask = |what: &str| {
         for step in [15_000, 60_000] {
-            let began = Instant::now();
+            let began = Watch::start();
             engine
                 .range(&store, query, begin, end, step, &Cancel::default())
                 .unwrap();
-            println!(
-                "{what}, one hour, step {} s: {:.2} s",
-                step / 1000,
-                began.elapsed().as_secs_f64()
-            );
+            println!("{what}, one hour, step {} s: {}", step / 1000, began.stop());
         }
     };
     ask("query over all series");
-    let began = Instant::now();
+    let began = Watch::start();
     store.flush_now().unwrap();
-    println!("flush: {:.2} s", began.elapsed().as_secs_f64());
-    let began = Instant::now();
+    println!("flush: {}", began.stop());
+    let began = Watch::start();
     clock.advance(std::time::Duration::from_secs(6 * 3600));
     while store.maintain().unwrap().merged > 0 {}
-    println!("merge: {:.2} s", began.elapsed().as_secs_f64());
+    println!("merge: {}", began.stop());
     let stats = store.stats(1);
     println!(
         "disk: {:.3} bytes per sample ({} samples in {} blocks)",
