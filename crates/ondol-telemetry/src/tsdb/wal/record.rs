@@ -240,12 +240,12 @@ pub(crate) fn entry(payload: &[u8]) -> Result<Entry, Corrupt> {
     Ok(entry)
 }
 
+/// Told of a series and its labels.
+type TakeSeries<'a> = dyn FnMut(u64, &[(&str, &str)]) + 'a;
+
 /// Hands out the series of an entry with their labels. The texts are not copied: a start reads
 /// hundreds of thousands of them.
-pub(crate) fn each_series(
-    part: &[u8],
-    take: &mut dyn FnMut(u64, &[(&str, &str)]),
-) -> Result<(), Corrupt> {
+pub(crate) fn each_series(part: &[u8], take: &mut TakeSeries<'_>) -> Result<(), Corrupt> {
     let mut part = Reader::new(part);
     let mut labels: Vec<(&str, &str)> = Vec::new();
     while !part.is_empty() {
