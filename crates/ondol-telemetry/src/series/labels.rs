@@ -43,6 +43,11 @@ impl Labels {
         builder.build()
     }
 
+    /// Labels that are sorted by name, unique and without empty values already.
+    pub(crate) fn from_sorted(labels: impl Iterator<Item = Label>) -> Self {
+        Self(labels.collect())
+    }
+
     /// The value of a label, or the empty text when it is absent.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {

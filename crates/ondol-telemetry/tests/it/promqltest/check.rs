@@ -4,11 +4,11 @@ use ondol_telemetry::promql::ast::{At, Expr};
 use ondol_telemetry::promql::{
     Answer, Cancel, Engine, Number, ParseLimits, QueryError, Series, Value, VectorSample, parse,
 };
-use ondol_telemetry::series::{Histogram, Labels};
+use ondol_telemetry::series::{Histogram, Labels, SeriesSource};
 use regex::Regex;
 
 use super::notation::Slot;
-use super::store::{Memory, Sample};
+use super::store::Sample;
 
 /// What is said about the outcome beside the values.
 pub(crate) enum Kind {
@@ -120,14 +120,14 @@ impl Expectation {
 
 pub(crate) fn evaluate(
     engine: &Engine,
-    memory: &Memory,
+    source: &dyn SeriesSource,
     query: &str,
     expectation: &Expectation,
     cancel: &Cancel,
 ) -> Result<(), String> {
     let Some(time) = expectation.time else {
         let answer = engine.range(
-            memory,
+            source,
             query,
             expectation.start,
             expectation.end,
@@ -140,7 +140,7 @@ pub(crate) fn evaluate(
     variants.extend(pinned_variants(query, time));
     for (variant, at) in variants {
         let inside = |reason: String| format!("{variant} at {at}: {reason}");
-        let answer = engine.instant(memory, &variant, at, cancel);
+        let answer = engine.instant(source, &variant, at, cancel);
         let Some(answer) = judge(answer, &variant, expectation).map_err(inside)? else {
             continue;
         };
@@ -155,7 +155,7 @@ pub(crate) fn evaluate(
             continue;
         }
         let range = engine
-            .range(memory, &variant, at - 60_000, at + 60_000, 60_000, cancel)
+            .range(source, &variant, at - 60_000, at + 60_000, 60_000, cancel)
             .map_err(|error| inside(format!("as a range: {error}")))?;
         let Value::Matrix(series) = range.value else {
             return Err(inside("a range results in no matrix".to_owned()));

@@ -9,6 +9,7 @@ mod check;
 mod notation;
 mod script;
 pub(crate) mod store;
+mod stored;
 
 use std::path::{Path, PathBuf};
 
@@ -53,12 +54,12 @@ struct Score {
     stable_total: usize,
 }
 
-#[test]
+/// The test files, or nothing and a word about it where there are none.
 #[expect(
     clippy::print_stdout,
-    reason = "the score is for whoever runs the test"
+    reason = "whoever runs the test has to know that nothing was run"
 )]
-fn the_test_files_of_prometheus_score_what_the_page_says() {
+fn files() -> Option<Vec<PathBuf>> {
     let directory = variable("ONDOL_PROMQLTEST_DIR")
         .map_or_else(|| root().join("../shared/data/promqltest"), PathBuf::from);
     let Ok(entries) = std::fs::read_dir(&directory) else {
@@ -66,7 +67,7 @@ fn the_test_files_of_prometheus_score_what_the_page_says() {
             "promqltest: {} is missing, nothing was run (set ONDOL_PROMQLTEST_DIR)",
             directory.display()
         );
-        return;
+        return None;
     };
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -76,6 +77,18 @@ fn the_test_files_of_prometheus_score_what_the_page_says() {
         })
         .collect();
     files.sort();
+    Some(files)
+}
+
+#[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "the score is for whoever runs the test"
+)]
+fn the_test_files_of_prometheus_score_what_the_page_says() {
+    let Some(files) = files() else {
+        return;
+    };
     let show = variable("ONDOL_PROMQLTEST_SHOW").is_some();
     let engine = Engine::new(Config {
         delayed_name_removal: true,
@@ -89,7 +102,7 @@ fn the_test_files_of_prometheus_score_what_the_page_says() {
             name: name.clone(),
             ..Score::default()
         };
-        for outcome in script::run(&text, &engine) {
+        for outcome in script::run(&text, &engine, &mut store::Memory::default()) {
             let stable = !is_experimental(&outcome.query);
             score.total += 1;
             score.stable_total += usize::from(stable);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use ondol_telemetry::promql::{Cancel, Engine};
-use ondol_telemetry::series::{Buckets, Histogram, Labels};
+use ondol_telemetry::series::{Buckets, Histogram, Labels, SeriesSource};
 use regex::Regex;
 
 use super::check::{self, Expectation, Expected, Kind};
 use super::notation::{self, Slot};
-use super::store::{Memory, Sample};
+use super::store::{Loaded, Sample};
 
 /// What became of one evaluation.
 pub(crate) struct Outcome {
@@ -18,13 +18,13 @@ pub(crate) struct Outcome {
 }
 
 /// Runs a file. A command that cannot be read is an evaluation that failed.
-pub(crate) fn run(text: &str, engine: &Engine) -> Vec<Outcome> {
+pub(crate) fn run(text: &str, engine: &Engine, store: &mut dyn Loaded) -> Vec<Outcome> {
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
         .map(|line| if line.starts_with('#') { "" } else { line })
         .collect();
-    let mut memory = Memory::default();
+    store.clear();
     let mut outcomes = Vec::new();
     let mut at = 0;
     while at < lines.len() {
@@ -40,9 +40,9 @@ pub(crate) fn run(text: &str, engine: &Engine) -> Vec<Outcome> {
             at += 1;
         }
         if line == "clear" {
-            memory.clear();
+            store.clear();
         } else if line.starts_with("load") {
-            if let Err(reason) = load(line, &block, &mut memory) {
+            if let Err(reason) = load(line, &block, store) {
                 outcomes.push(Outcome {
                     line: start + 1,
                     query: line.to_owned(),
@@ -50,7 +50,7 @@ pub(crate) fn run(text: &str, engine: &Engine) -> Vec<Outcome> {
                 });
             }
         } else {
-            let (query, result) = eval(line, &block, &memory, engine);
+            let (query, result) = eval(line, &block, store.source(), engine);
             outcomes.push(Outcome {
                 line: start + 1,
                 query,
@@ -61,7 +61,7 @@ pub(crate) fn run(text: &str, engine: &Engine) -> Vec<Outcome> {
     outcomes
 }
 
-fn load(line: &str, block: &[&str], memory: &mut Memory) -> Result<(), String> {
+fn load(line: &str, block: &[&str], store: &mut dyn Loaded) -> Result<(), String> {
     let (command, step) = line.split_once(' ').ok_or("load has no step")?;
     let step = notation::duration(step.trim())?;
     let mut loaded: BTreeMap<Labels, (Vec<Slot>, Vec<Option<i64>>)> = BTreeMap::new();
@@ -87,16 +87,17 @@ fn load(line: &str, block: &[&str], memory: &mut Memory) -> Result<(), String> {
                 .copied()
                 .flatten()
                 .map_or(0, |offset| time + offset);
-            memory.append(labels, time, start, sample.clone());
+            store.append(labels, time, start, sample.clone());
         }
     }
     if command == "load_with_nhcb" {
         for (labels, samples) in with_custom_buckets(&loaded, step) {
             for (time, histogram) in samples {
-                memory.append(&labels, time, 0, Sample::Histogram(histogram));
+                store.append(&labels, time, 0, Sample::Histogram(histogram));
             }
         }
     }
+    store.loaded();
     Ok(())
 }
 
@@ -209,7 +210,7 @@ fn native(mut classic: Classic) -> Histogram {
 fn eval(
     line: &str,
     block: &[&str],
-    memory: &Memory,
+    source: &dyn SeriesSource,
     engine: &Engine,
 ) -> (String, Result<(), String>) {
     let instant =
@@ -247,7 +248,7 @@ fn eval(
         for line in block {
             expect(line, &mut expectation)?;
         }
-        check::evaluate(engine, memory, &query, &expectation, &Cancel::default())
+        check::evaluate(engine, source, &query, &expectation, &Cancel::default())
     });
     (query, result)
 }

@@ -14,6 +14,34 @@ pub(crate) enum Sample {
     Histogram(Histogram),
 }
 
+/// A store the test files are run over.
+pub(crate) trait Loaded {
+    /// Forgets everything.
+    fn clear(&mut self);
+    /// Appends a sample; one that is not later than all others of its series is dropped.
+    fn append(&mut self, labels: &Labels, time: i64, start: i64, sample: Sample);
+    /// Called at the end of each load.
+    fn loaded(&mut self);
+    /// What queries read.
+    fn source(&self) -> &dyn SeriesSource;
+}
+
+impl Loaded for Memory {
+    fn clear(&mut self) {
+        Memory::clear(self);
+    }
+
+    fn append(&mut self, labels: &Labels, time: i64, start: i64, sample: Sample) {
+        Memory::append(self, labels, time, start, sample);
+    }
+
+    fn loaded(&mut self) {}
+
+    fn source(&self) -> &dyn SeriesSource {
+        self
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Memory {
     series: BTreeMap<Labels, Samples>,
