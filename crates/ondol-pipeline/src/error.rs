@@ -50,6 +50,19 @@ pub enum PipelineError {
     /// A graph that cannot be run.
     #[error("the steps cannot be put in order: {0}")]
     Graph(String),
+    /// A step left more than it may.
+    #[error("{0}")]
+    Artifacts(String),
+    /// No such artifact in the run.
+    #[error("step `{step}` of run {run} has no artifact `{path}`")]
+    NoArtifact {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: String,
+        /// The path that was asked for.
+        path: String,
+    },
     /// A file operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -88,7 +101,8 @@ impl Classified for PipelineError {
             Self::Store(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Illegal(_) => ErrorKind::Internal,
-            Self::NoRun(_) | Self::NoStep { .. } => ErrorKind::NotFound,
+            Self::NoRun(_) | Self::NoStep { .. } | Self::NoArtifact { .. } => ErrorKind::NotFound,
+            Self::Artifacts(_) => ErrorKind::TooLarge,
             Self::Finished(_) | Self::Unfinished(_) | Self::NoCode(_) => ErrorKind::Conflict,
             Self::Filter(_) | Self::Graph(_) => ErrorKind::InvalidInput,
             Self::Io { source, .. } => match source.kind() {
@@ -114,6 +128,8 @@ impl Classified for PipelineError {
             Self::NoCode(_) => "pipeline.project.empty",
             Self::Filter(_) => "pipeline.filter.invalid",
             Self::Graph(_) => "pipeline.graph.invalid",
+            Self::Artifacts(_) => "pipeline.artifacts.too-large",
+            Self::NoArtifact { .. } => "pipeline.artifact.missing",
             Self::Io { .. } => "pipeline.io",
             Self::Elsewhere(problem) => problem.code,
         }
@@ -126,6 +142,10 @@ impl Classified for PipelineError {
             Self::Engine(error) => error.hint(),
             Self::NoRun(_) => Some("list the runs with `ondol runs`".to_owned()),
             Self::NoStep { .. } => Some("see its steps with `ondol run show`".to_owned()),
+            Self::NoArtifact { .. } => {
+                Some("see what there is with `ondol run artifacts`".to_owned())
+            }
+            Self::Artifacts(_) => Some("let `artifacts` name less".to_owned()),
             Self::Finished(_) => Some("start it again with `ondol run retry`".to_owned()),
             Self::Unfinished(_) => {
                 Some("wait for it, or stop it with `ondol run cancel`".to_owned())

@@ -6,7 +6,7 @@ use ondol_types::event::EventType;
 use ondol_types::{EventId, ProjectName, event};
 use serde_json::{Value, json};
 
-use crate::model::{Run, RunOutcome, Step, StepOutcome, TestReport};
+use crate::model::{Artifact, Run, RunOutcome, Step, StepOutcome, TestReport};
 
 /// Where people read about a run: below the installation's own address, or a URN without one.
 pub(crate) fn run_uri(base: Option<&str>, run: &Run) -> String {
@@ -51,6 +51,15 @@ impl Draft {
             actor: run.author.clone(),
             cause: None,
         }
+    }
+
+    /// Says what the step left behind, if it left anything.
+    pub(crate) fn with_artifacts(mut self, artifacts: &[Artifact]) -> Self {
+        if !artifacts.is_empty() {
+            let bytes: u64 = artifacts.iter().map(|artifact| artifact.bytes).sum();
+            self.custom["artifacts"] = json!({ "files": artifacts.len(), "bytes": bytes });
+        }
+        self
     }
 }
 
@@ -140,6 +149,7 @@ pub(crate) fn step_finished(run: &Run, step: &Step) -> Draft {
     }
     let custom = json!({
         "attempt": step.attempt,
+        "faults": step.faults,
         "outcome": step.outcome,
         "exitCode": step.exit_code,
         "reason": step.reason,

@@ -1,5 +1,7 @@
 //! What people and programs ask of the pipeline.
 
+mod artifacts;
+
 use std::time::Duration;
 
 use ondol_auth::{Action as Permission, Ctx, Denied, VisibleScope, visible_scope};
@@ -252,6 +254,11 @@ impl Pipeline {
         query: LogQuery,
     ) -> Result<LogStream, PipelineError> {
         self.permitted(ctx, run, Permission::Read).await?;
+        let found = self.step_of(run, step).await?;
+        Ok(logs::stream(self.0.clone(), found, query))
+    }
+
+    async fn step_of(&self, run: &RunId, step: &StepName) -> Result<Step, PipelineError> {
         let found = self
             .0
             .deps
@@ -260,11 +267,10 @@ impl Pipeline {
                 Box::pin(async move { Ok(store::load_step_of(tx, run, step).await?) })
             })
             .await?;
-        let found = found.ok_or_else(|| PipelineError::NoStep {
+        found.ok_or_else(|| PipelineError::NoStep {
             run: *run,
             step: step.to_string(),
-        })?;
-        Ok(logs::stream(self.0.clone(), found, query))
+        })
     }
 
     /// Ends a run: at once when it is queued, otherwise as soon as its steps have stopped.

@@ -5,12 +5,13 @@ mod admit;
 mod decide;
 mod edges;
 mod graph;
+mod instances;
 mod outcome;
 #[cfg(test)]
 mod simulation;
 
 pub(crate) use admit::{Candidate, Occupied, admit};
-pub(crate) use decide::{Decision, Seen, decide, wants_observation};
-pub(crate) use graph::checkout_definition;
+pub(crate) use decide::{Decision, Seen, called_off, decide, wants_observation};
+pub(crate) use graph::{GATHER_ACTION, checkout_definition};
 pub use graph::{Graph, GraphInput, NO_TESTS_ACTION, Node, TrainingState, built_in, graph};
 pub(crate) use outcome::{Verdict, judge};

@@ -19,7 +19,7 @@ use super::tasks::Key;
 use crate::error::PipelineError;
 use crate::log::ActionLog;
 use crate::model::{Conclusion, Run, Step, StepOutcome, StepState, Work};
-use crate::plan::{NO_TESTS_ACTION, built_in};
+use crate::plan::{GATHER_ACTION, NO_TESTS_ACTION, built_in};
 use crate::ports::{ActionCtx, ActionOutcome};
 use crate::{Inner, events, store};
 
@@ -138,6 +138,8 @@ impl Inner {
                 ctx.log.line("add tests where the language expects them, or name a command under `test` in ondol.yaml");
                 Bounded::Done(Ok(ActionOutcome::Success(Value::Null)))
             }
+            // What it stands for has passed, or it would not have begun.
+            (GATHER_ACTION, _) => Bounded::Done(Ok(ActionOutcome::Success(Value::Null))),
             (_, Some(action)) => bounded(step, &cancel, action.run(&ctx)).await,
             (_, None) => {
                 let problem = Problem::new(

@@ -3,13 +3,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ondol_types::StepId;
+use ondol_types::{Digest, ErrorKind, Problem, StepId};
 use ondol_workload::Exit;
 
 use super::launch::{blocking, pause, work_dir};
+use crate::artifacts::Kept;
 use crate::error::PipelineError;
 use crate::model::{Run, RunState, Step, StepOutcome, StepState, TestReport};
-use crate::plan::{Verdict, built_in, judge};
+use crate::plan::{Verdict, built_in, called_off, judge};
 use crate::workspace::{Caches, cache, remove_tree};
 use crate::{Inner, events, junit, store};
 
@@ -24,12 +25,16 @@ impl Inner {
         step: &Step,
         exit: Option<Exit>,
     ) -> Result<(), PipelineError> {
-        let report = match &exit {
-            Some(exit) if !exit.lost => self.read_reports(run, step).await?,
-            _ => TestReport::default(),
+        self.end_services(step).await?;
+        let (report, kept) = match &exit {
+            Some(exit) if !exit.lost => {
+                let report = self.read_reports(run, step).await?;
+                (report, self.read_artifacts(run, step, exit).await?)
+            }
+            _ => Default::default(),
         };
         self.reached("pipeline.step.before-finish");
-        self.record_end(&step.id, step.attempt, exit.as_ref(), &report)
+        self.record_end(&step.id, step.attempt, exit.as_ref(), &report, &kept)
             .await?;
         self.reached("pipeline.step.after-finish");
         Ok(())
@@ -50,12 +55,33 @@ impl Inner {
         });
         let since: SystemTime = since.checked_sub(FILE_SLACK).unwrap_or(UNIX_EPOCH);
         // Only the test stage is searched in the usual places; other steps name their files.
-        let usual = name == built_in::TEST || !patterns.is_empty();
+        let stage = step
+            .definition
+            .matrix
+            .as_ref()
+            .map_or(&step.name, |of| &of.group);
+        let usual = stage.as_str() == built_in::TEST || !patterns.is_empty();
         blocking(move || {
             let folder = if usual { folder } else { reports.clone() };
             Ok(junit::collect(&name, &reports, &folder, &patterns, since))
         })
         .await
+    }
+
+    /// Stores what the step left behind, unless it is about to be tried again.
+    async fn read_artifacts(
+        &self,
+        run: &Run,
+        step: &Step,
+        exit: &Exit,
+    ) -> Result<Kept, PipelineError> {
+        match (step.definition.as_command(), judge(step, Some(exit), None)) {
+            (Some(work), Verdict::Done(_)) => {
+                let dir = work_dir(&self.workspace(&run.id), step, work);
+                self.keep_artifacts(step, dir).await
+            }
+            _ => Ok(Kept::default()),
+        }
     }
 
     async fn record_end(
@@ -64,7 +90,23 @@ impl Inner {
         attempt: u32,
         exit: Option<&Exit>,
         report: &TestReport,
+        kept: &Kept,
     ) -> Result<(), PipelineError> {
+        // From here on until the rows are there the collection leaves the bytes alone.
+        let _hold = self.deps.blobs.hold().await;
+        let digests: Vec<Digest> = kept
+            .artifacts
+            .iter()
+            .map(|artifact| artifact.digest.clone())
+            .collect();
+        if self.deps.blobs.touch_many(&digests).await?.contains(&false) {
+            // Collected in between, which takes a day; the next look stores them again.
+            return Err(PipelineError::Elsewhere(Problem::new(
+                ErrorKind::Unavailable,
+                "pipeline.artifact.lost",
+                "bytes of an artifact are gone before it was recorded",
+            )));
+        }
         let changed = self
             .deps
             .store
@@ -73,16 +115,20 @@ impl Inner {
                     let Some(mut step) = store::load_step(tx, id).await? else {
                         return Ok(None);
                     };
-                    let Some(run) = store::load_run(tx, &step.run).await? else {
+                    let Some(mut run) = store::load_run(tx, &step.run).await? else {
                         return Ok(None);
                     };
                     let current = step.state == StepState::Running && step.attempt == attempt;
                     if run.state != RunState::Running || !current {
                         return Ok(None);
                     }
-                    let cancel = run.cancel.as_ref().map(|cancel| cancel.reason.as_str());
+                    let beside = match &step.definition.matrix {
+                        Some(_) => store::load_steps(tx, &run.id).await?,
+                        None => Vec::new(),
+                    };
+                    let called_off = called_off(&run, &step, &beside);
                     let now = tx.now();
-                    match judge(&step, exit, cancel) {
+                    match judge(&step, exit, called_off.as_deref()) {
                         Verdict::Again { fault, reason } => {
                             let moment = if fault {
                                 now.plus(pause(step.faults))
@@ -98,10 +144,25 @@ impl Inner {
                                 let said = conclusion.reason.take().unwrap_or_default();
                                 conclusion.reason = Some(format!("{said}; {}", report.describe()));
                             }
+                            if let (StepOutcome::Success, Some(excess)) =
+                                (conclusion.outcome, &kept.excess)
+                            {
+                                conclusion.outcome = StepOutcome::Failure;
+                                conclusion.reason = Some(excess.clone());
+                            }
                             step.finish(conclusion, now)?;
                         }
                     }
                     store::save_step(tx, &step).await?;
+                    if !kept.artifacts.is_empty() {
+                        store::save_artifacts(tx, &run.id, &step.name, &kept.artifacts).await?;
+                    }
+                    for note in &kept.notes {
+                        run.note(format!("{}: {note}", step.title()));
+                    }
+                    if !kept.notes.is_empty() {
+                        store::save_run(tx, &run).await?;
+                    }
                     if !report.is_empty() {
                         store::save_report(tx, &run.id, &step.id, report).await?;
                     }
@@ -109,7 +170,8 @@ impl Inner {
                         tx.append(events::tests_finished(&run, &step, report).into())
                             .await?;
                     }
-                    tx.append(events::step_finished(&run, &step).into()).await?;
+                    let ended = events::step_finished(&run, &step).with_artifacts(&kept.artifacts);
+                    tx.append(ended.into()).await?;
                     Ok(Some(step))
                 })
             })
@@ -142,6 +204,9 @@ impl Inner {
             .await?;
         let spec =
             spec.and_then(|(spec, _)| serde_json::from_value::<ondol_spec::model::Spec>(spec).ok());
+        for step in &steps {
+            self.end_services(step).await?;
+        }
         let workspace = self.workspace(&run.id);
         let caches = Caches::of(&self.config.cache, &run.project);
         let built = built_well(&steps);

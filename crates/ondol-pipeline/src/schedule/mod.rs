@@ -10,6 +10,7 @@ mod change;
 mod checkout;
 mod conclude;
 mod launch;
+mod services;
 mod start;
 mod tasks;
 
@@ -210,10 +211,13 @@ impl Inner {
     fn spawn_launch(self: &Arc<Self>, run: &Run, step: Option<&Step>) -> u64 {
         if let Some(step) = step {
             let (inner, run, step) = (self.clone(), run.clone(), step.clone());
-            self.tasks
-                .spawn(Key::Work(step.id), &self.scheduling, move |_| async move {
-                    inner.launch(&run, &step).await;
-                });
+            self.tasks.spawn(
+                Key::Work(step.id),
+                &self.scheduling,
+                move |called_off| async move {
+                    inner.launch(&run, &step, &called_off).await;
+                },
+            );
         }
         0
     }

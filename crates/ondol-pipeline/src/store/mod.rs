@@ -1,5 +1,6 @@
 //! The only SQL of this room.
 
+mod artifact;
 mod list;
 mod prune;
 mod report;
@@ -8,6 +9,7 @@ mod step;
 
 use ondol_store::{Migration, StoreError, Tx, params};
 
+pub(crate) use artifact::{artifact_digests, list_artifacts, load_artifact, save_artifacts};
 pub(crate) use list::{ListQuery, list_runs};
 pub(crate) use prune::{
     Expired, expired_by_age, expired_by_count, finished_of, forget_project, forget_run, forgotten,
@@ -22,7 +24,25 @@ pub(crate) use run::{
 pub(crate) use step::{insert_step, load_step, load_step_of, load_steps, save_step};
 
 /// The schema of this room.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[RUNS, ARTIFACTS];
+
+const ARTIFACTS: Migration = Migration {
+    number: 401,
+    name: "artifacts of steps",
+    sql: "CREATE TABLE artifact (
+    run TEXT NOT NULL,
+    step TEXT NOT NULL,
+    path TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    executable BIGINT NOT NULL,
+    PRIMARY KEY (run, step, path)
+);
+CREATE INDEX artifact_digest ON artifact (digest);
+",
+};
+
+const RUNS: Migration = Migration {
     number: 400,
     name: "runs and steps",
     sql: "CREATE TABLE run_head (id BIGINT PRIMARY KEY, seq BIGINT NOT NULL);
@@ -90,7 +110,7 @@ CREATE INDEX step_order ON step (run, ordinal);
 CREATE TABLE test_report (step TEXT PRIMARY KEY, run TEXT NOT NULL, report TEXT NOT NULL);
 CREATE INDEX test_report_run ON test_report (run);
 ",
-}];
+};
 
 /// How far the follower has read the event log.
 pub(crate) async fn cursor(tx: &mut Tx<'_>) -> Result<i64, StoreError> {

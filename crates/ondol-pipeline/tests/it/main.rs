@@ -1,10 +1,20 @@
 //! The pipeline from events to finished runs, on both databases, with an engine that really
 //! runs shell commands and outlives the pipeline, as shims do.
 
+mod artifacts;
+mod contained;
 mod crash;
 mod engine;
 mod forget;
+mod matrix;
 mod runs;
 mod service;
 mod training;
 mod world;
+
+#[expect(
+    dead_code,
+    reason = "shared with the tests of the engines, which use all of it"
+)]
+#[path = "../../../ondol-workload/tests/it/podman.rs"]
+mod podman;

@@ -7,6 +7,7 @@
 
 mod build;
 mod data;
+mod matrix;
 mod pattern;
 mod release;
 mod secret;
@@ -25,11 +26,12 @@ use utoipa::ToSchema;
 
 pub use build::{Build, Command, ImageRef, Test};
 pub use data::{Column, ColumnType, Dataset, Scalar, Schema};
+pub use matrix::{Combination, Instance, MAX_COMBINATIONS, Matrix, variable};
 pub use pattern::Pattern;
 pub use release::{Release, Strategy};
 pub use secret::{SecretForm, SecretRef};
 pub use service::{Capability, Engine, Expect, Health, Limits, Replicas, Service, Target};
-pub use step::{BUILT_IN_STEPS, Previews, Step};
+pub use step::{BUILT_IN_STEPS, Previews, ServiceName, Step, StepService};
 pub(crate) use text::text_form;
 pub use text::{ByteSize, HostName, Percent, Period, TextError, UrlPath};
 pub use train::{

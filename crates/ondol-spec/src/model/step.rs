@@ -1,13 +1,16 @@
 //! Extra steps of the pipeline, and previews.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use ondol_types::StepName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Limits, Pattern, Period};
+use super::text::{TextError, checked_text, text_form};
+use super::{Engine, Limits, Matrix, Pattern, Period};
 
 /// The steps that Ondol brings: extra steps may name them under `needs`, `before` and `after`,
 /// and may not be called like them.
@@ -52,9 +55,26 @@ pub struct Step {
     /// JUnit XML files that the step writes, as patterns.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub junit: Vec<Pattern>,
-    /// Files that are kept with the run, as patterns.
+    /// Files that are kept with the run, as patterns, whether the step passes or fails. A step that
+    /// names this one under `needs` or `after`, or that this one names under `before`, finds them at
+    /// the same paths in its work directory; it does not start when a file is there that differs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<Pattern>,
+    /// Image that the step runs in, such as `docker.io/library/python:3.13-slim`; needs the container
+    /// engine. The checkout, with what `build` made, is at `/work`; what is in the folders of
+    /// `build.cache` is not there. Default: the step is a process of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What runs the step. Default: `container` with an `image`, `process` without.
+    #[serde(default, skip_serializing_if = "Engine::is_auto")]
+    pub engine: Engine,
+    /// Programs that run beside the step, by name, and end with it; need the container engine. A step
+    /// in an image reaches them under their names, and every step at `$<NAME>_HOST:$<NAME>_PORT`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<ServiceName, StepService>,
+    /// One step per combination of values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Matrix>,
     /// What the step may use.
     #[serde(default)]
     pub limits: Limits,
@@ -70,6 +90,58 @@ impl Step {
 
     fn default_repeatable() -> bool {
         true
+    }
+}
+
+checked_text!(
+    /// The name of a program beside a step: a DNS label.
+    ServiceName,
+    "a name such as `postgres`, of lower-case letters, digits and inner hyphens",
+    |text| (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+);
+
+impl ServiceName {
+    /// The beginning of the variables that say where it is, such as `POSTGRES`.
+    pub fn variable(&self) -> String {
+        self.as_str().to_ascii_uppercase().replace('-', "_")
+    }
+}
+
+/// A program that runs in a container beside a step, in a network that only the two of them are in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepService {
+    /// Its image, such as `docker.io/library/postgres:17`.
+    pub image: String,
+    /// Arguments in place of the image's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Environment variables of it alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Port that must take connections before the step starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Shell command that must succeed before the step starts, such as `pg_isready -h postgres`. It is
+    /// repeated in a container of its own with the same image, so the service is reached by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// How long it may take until it is ready; then the step fails. At most five minutes.
+    #[serde(default = "StepService::default_deadline")]
+    pub deadline: Period,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+impl StepService {
+    fn default_deadline() -> Period {
+        Period::from_secs(60)
     }
 }
 

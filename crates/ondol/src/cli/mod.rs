@@ -1,5 +1,6 @@
 //! The command tree. Each noun has a file; a command's doc comment is its manual.
 
+mod artifacts;
 mod data;
 mod deploy;
 mod events;

@@ -1,11 +1,13 @@
 //! `ondol runs` and `ondol run`: what the pipeline did and does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use futures_util::StreamExt;
+use ondol_types::StepName;
 use serde_json::{Value, json};
 
-use super::Target;
+use super::{Target, artifacts};
 use crate::client::{Api, encode};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
@@ -45,6 +47,30 @@ enum RunCommand {
         #[arg(long)]
         step: Option<String>,
     },
+    /// List the files that its steps left behind.
+    #[command(after_help = "Examples:\n  ondol run artifacts\n  ondol run artifacts 12 pack")]
+    Artifacts {
+        #[command(flatten)]
+        which: Which,
+        /// Only those of this step.
+        step: Option<StepName>,
+    },
+    /// Fetch the files that its steps left behind.
+    #[command(
+        after_help = "Examples:\n  ondol run download 12\n  ondol run download 12 pack -o dist\n\nWithout a step, the files of each are in a folder of its name."
+    )]
+    Download {
+        #[command(flatten)]
+        which: Which,
+        /// Only those of this step.
+        step: Option<StepName>,
+        /// The folder to write to.
+        #[arg(long, short, default_value = "artifacts")]
+        output: PathBuf,
+        /// Replace files that are there.
+        #[arg(long)]
+        force: bool,
+    },
     /// Cancel a run.
     #[command(after_help = "Examples:\n  ondol run cancel 12")]
     Cancel(Which),
@@ -69,10 +95,11 @@ impl Which {
                 let number: i64 = number.trim_start_matches('#').parse().map_err(|_| {
                     Failure::usage(format!("`{number}` is neither a run's number nor its id"))
                 })?;
-                Ok(format!(
-                    "/projects/{}/runs/{number}",
-                    self.target.resolve()?
-                ))
+                let project = self.target.resolve()?;
+                let run = api
+                    .get(&format!("/projects/{project}/runs/{number}"))
+                    .await?;
+                Ok(format!("/runs/{}", encode(text(&run, "id"))))
             }
             None => {
                 let project = self.target.resolve()?;
@@ -184,6 +211,18 @@ impl Run {
                 }
                 Ok(Exit::Success)
             }
+            RunCommand::Artifacts { which, step } => {
+                artifacts::list(api, &which.path(api).await?, step.as_ref()).await
+            }
+            RunCommand::Download {
+                which,
+                step,
+                output,
+                force,
+            } => {
+                let path = which.path(api).await?;
+                artifacts::download(api, &path, step.as_ref(), &output, force).await
+            }
             RunCommand::Cancel(which) => {
                 let run = api
                     .post(&format!("{}/cancel", which.path(api).await?), &json!({}))
@@ -244,10 +283,10 @@ fn show(run: &Value) {
         .flatten()
         .map(|step| {
             vec![
-                format!("  {}", text(step, "name")),
+                format!("  {}", title(step)),
                 result(step),
                 duration(step),
-                output::printable(text(step, "reason")),
+                format!("{}{}", tries(step), output::printable(text(step, "reason"))),
             ]
         })
         .collect();
@@ -269,6 +308,24 @@ fn show(run: &Value) {
                 output::printable(text(case, "message"))
             ));
         }
+    }
+}
+
+/// What people call a step.
+fn title(step: &Value) -> String {
+    match text(step, "label") {
+        "" => text(step, "name").to_owned(),
+        label => output::printable(label),
+    }
+}
+
+/// How often a step was tried, and how many attempts the platform lost, when that is worth a word.
+fn tries(step: &Value) -> String {
+    let count = |key: &str| step[key].as_u64().unwrap_or_default();
+    match (count("attempt"), count("faults")) {
+        (0 | 1, 0) => String::new(),
+        (attempt, 0) => format!("attempt {attempt}; "),
+        (attempt, lost) => format!("attempt {attempt}, {lost} lost to the platform; "),
     }
 }
 
@@ -367,7 +424,7 @@ fn print_progress(run: &Value, shown: &mut Shown) {
         };
         output::line(format!(
             "{} {}{took}{reason}",
-            output::bold(&name),
+            output::bold(&title(step)),
             output::state(state)
         ));
     }

@@ -1,6 +1,7 @@
 //! Checks of one section each.
 
 mod commands;
+mod contained;
 mod data;
 mod model;
 mod running;
@@ -11,6 +12,7 @@ use crate::expr::ExprError;
 use crate::model::{Limits, Period, Spec};
 
 pub(super) use commands::commands;
+pub(super) use contained::contained;
 pub(super) use data::{data, names};
 pub(super) use model::{monitor, training};
 pub(super) use running::{release, service};
