@@ -81,12 +81,15 @@ pub(super) fn limits(limits: &model::Limits) -> Limits {
 
 /// The network of a step.
 fn network(step: &StepId) -> String {
-    step.to_string().to_ascii_lowercase()
+    step.to_string().to_ascii_lowercase().replace('_', "-")
 }
 
 fn container(step: &Step, image: &str) -> ContainerSpec {
     let mut container = ContainerSpec::new(ImageRef::Named(image.to_owned()));
-    container.network = Some(network(&step.id));
+    let network = network(&step.id);
+    // A container finds itself under its own name, which must be none that a service may have.
+    container.names = vec![format!("on-{network}")];
+    container.network = Some(network);
     container.capabilities = CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
     container
 }
@@ -325,7 +328,12 @@ impl Inner {
                     }
                     (None, None) => format!("it was not started within {seconds} s"),
                 };
-                Err(self.not_ready(name, &what, &id).await)
+                let asked = if service.health.is_some() {
+                    question
+                } else {
+                    id
+                };
+                Err(self.not_ready(name, &what, &asked).await)
             }
         }
     }

@@ -109,6 +109,9 @@ fn web(script: &str) -> Value {
     json!({ "image": SCRIPTED, "args": [script], "port": 8080, "deadline": "20s" })
 }
 
+/// The resolver of the image's userland knows names only by way of `getent`.
+const FETCH: &str = "fetch() { wget -q -O - http://$(getent hosts web | awk '{print $1}'):8080/; }";
+
 const SERVE: &str =
     "mkdir /www; echo hello from $WHO > /www/index.html; exec httpd -f -p 8080 -h /www";
 
@@ -124,26 +127,37 @@ async fn artifact(world: &World, step: &str, path: &str) -> String {
     text
 }
 
+/// The newest run has passed; otherwise what its steps said is shown.
+async fn passed(world: &World) {
+    let detail = world.newest().await;
+    let mut said = String::new();
+    for step in &detail.steps {
+        let log = world.log(&detail, step.name.as_str()).await;
+        said.push_str(&format!("{}: {:?}\n{log}\n", step.name, step.reason));
+    }
+    assert_eq!(detail.run.outcome, Some(RunOutcome::Success), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_in_an_image_has_its_services_and_leaves_what_it_wrote() {
     let Some((world, podman)) = real().await else {
         return;
     };
-    let mut spec = service(
-        "test -e /bin/busybox; test ! -e deps; test -f commit; \
-         wget -q -O got http://web:8080/index.html; echo $WEB_HOST:$WEB_PORT >> got; pwd >> got; id -u >> got; \
+    let mut spec = service(&format!(
+        "{FETCH}; test -e /bin/busybox; test ! -e deps; test -f commit; \
+         fetch > got; echo $WEB_HOST:$WEB_PORT >> got; pwd >> got; id -u >> got; \
          echo '<testsuite><testcase name=\"inside\"/></testsuite>' > $ONDOL_REPORTS/a.xml; echo cached > $PIP_CACHE_DIR-x",
-    );
+    ));
     spec["build"] = json!({ "install": { "run": "mkdir deps" }, "cache": ["deps"] });
     let mut beside = web(SERVE);
     beside["env"] = json!({ "WHO": "the test's own" });
-    beside["health"] = json!("wget -q -O /dev/null http://web:8080/");
+    beside["health"] = json!(format!("{FETCH}; fetch"));
     spec["test"]["image"] = json!(IMAGE);
     spec["test"]["services"] = json!({ "web": beside });
     spec["test"]["artifacts"] = json!(["got"]);
     spec["steps"] = json!({
         // Neither the network of the other step nor a name in it is there.
-        "apart": { "run": "! timeout 5 wget -q -O - http://web:8080/", "image": IMAGE, "needs": ["checkout"], "before": ["test"] },
+        "apart": { "run": "! timeout 5 getent hosts web", "image": IMAGE, "needs": ["checkout"], "before": ["test"] },
         "process": {
             "run": "bash -c 'exec 3<>/dev/tcp/$WEB_HOST/$WEB_PORT; printf \"GET / HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3' | grep 'of a process'; grep hello got",
             "needs": ["test"], "services": { "web": { "image": SCRIPTED, "args": [SERVE], "port": 8080, "env": { "WHO": "of a process" } } },
@@ -153,12 +167,7 @@ async fn a_step_in_an_image_has_its_services_and_leaves_what_it_wrote() {
     world.push('a').await;
     world.settle().await;
     let detail = world.newest().await;
-    let why: Vec<_> = detail
-        .steps
-        .iter()
-        .map(|step| (&step.name, &step.reason))
-        .collect();
-    assert_eq!(detail.run.outcome, Some(RunOutcome::Success), "{why:?}");
+    passed(&world).await;
     assert_eq!(
         artifact(&world, "test", "got").await,
         "hello from the test's own\nweb:8080\n/work\n0\n"
@@ -233,8 +242,9 @@ async fn a_new_control_plane_adopts_a_step_with_its_services_and_ends_both() {
     let Some((mut world, podman)) = real().await else {
         return;
     };
-    let mut spec =
-        service("until test -e go; do sleep 0.1; done; wget -q -O - http://web:8080/ | grep hello");
+    let mut spec = service(&format!(
+        "{FETCH}; until test -e go; do sleep 0.1; done; fetch | grep hello"
+    ));
     spec["test"]["image"] = json!(IMAGE);
     spec["test"]["services"] = json!({ "web": web(SERVE) });
     world.spec('a', spec.clone());
@@ -265,12 +275,7 @@ async fn a_new_control_plane_adopts_a_step_with_its_services_and_ends_both() {
     .unwrap();
     world.settle().await;
     let detail = world.newest().await;
-    assert_eq!(
-        detail.run.outcome,
-        Some(RunOutcome::Success),
-        "{:?}",
-        detail.run.reason
-    );
+    passed(&world).await;
     assert_eq!(detail.steps[1].attempt, 1);
     until_gone(&world, podman).await;
 
