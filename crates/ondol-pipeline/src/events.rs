@@ -158,6 +158,20 @@ pub(crate) fn step_finished(run: &Run, step: &Step) -> Draft {
     Draft::new(event::STEP_FINISHED, step.id, run, content, custom)
 }
 
+/// A person decided about a step that waited for one.
+pub(crate) fn decided(run: &Run, step: &Step, by: &str, approved: bool, comment: &str) -> Draft {
+    let kind = if approved {
+        event::APPROVAL_GIVEN
+    } else {
+        event::APPROVAL_REFUSED
+    };
+    let content = json!({ "run": run.id, "step": step.name, "by": by, "comment": comment });
+    Draft {
+        actor: by.to_owned(),
+        ..Draft::new(kind, step.id, run, content, json!({}))
+    }
+}
+
 /// Outputs as an event carries them: large ones stay in the step.
 fn bounded(outputs: Option<&Value>) -> Value {
     match outputs {

@@ -1,5 +1,6 @@
 //! What people and programs ask of the pipeline.
 
+mod approval;
 mod artifacts;
 
 use std::time::Duration;
@@ -218,7 +219,7 @@ impl Pipeline {
     }
 
     /// The run, when the principal may do this with it.
-    async fn permitted(
+    pub(crate) async fn permitted(
         &self,
         ctx: &Ctx,
         id: &RunId,
@@ -368,12 +369,14 @@ impl Pipeline {
             .write::<_, PipelineError, _>(|tx| {
                 Box::pin(async move {
                     let id = crate::follow::new_id(tx.now());
+                    let concurrency = crate::follow::concurrency(tx, project, trigger).await?;
                     let new = NewRun {
                         id,
                         project: project.clone(),
                         trigger: trigger.clone(),
                         retry_of: None,
                         commit: trigger.commit().cloned(),
+                        lane: crate::follow::lane(trigger, &concurrency),
                         chain: id.to_string(),
                         author: author.to_owned(),
                     };

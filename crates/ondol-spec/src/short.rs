@@ -63,6 +63,7 @@ pub(crate) const SHORT_FORMS: &[(&str, Short)] = &[
     ("train.auto.exclude", Short::One),
     ("monitor.drift", Short::Switch),
     ("steps.*", Short::Text("run")),
+    ("steps.*.approve", Short::Text("message")),
     ("steps.*.needs", Short::One),
     ("steps.*.before", Short::One),
     ("steps.*.after", Short::One),

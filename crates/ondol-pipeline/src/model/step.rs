@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ondol_spec::model::{AutoTrain, Limits, Pattern, SecretRef, ServiceName, StepService};
+use ondol_spec::model::{Approve, AutoTrain, Limits, Pattern, SecretRef, ServiceName, StepService};
 use ondol_types::{RelPath, RunId, StepId, StepName, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -184,6 +184,9 @@ pub struct Definition {
     /// The matrix that it is one of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix: Option<Member>,
+    /// That it waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approve>,
 }
 
 impl Definition {
@@ -198,6 +201,7 @@ impl Definition {
             allow_failure: false,
             waits: false,
             matrix: None,
+            approval: None,
         }
     }
 

@@ -59,6 +59,9 @@ const DEPLOY_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 /// The most steps that a run may have.
 pub(crate) const MAX_STEPS: usize = 400;
 
+/// The action that waits for a person.
+pub(crate) const APPROVE_ACTION: &str = "approve";
+
 /// What is known about data and models when the graph is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrainingState {
@@ -488,11 +491,19 @@ fn user_steps(spec: &Spec) -> Result<Wishes, PipelineError> {
         work.artifacts = step.artifacts.clone();
         work.image = image(spec, step.image.as_ref(), step.engine);
         work.services = step.services.clone();
-        let definition = Definition {
-            retries: u32::from(step.retries.min(10)),
-            repeatable: step.repeatable,
-            allow_failure: step.allow_failure,
-            ..Definition::command(work, step.timeout.duration())
+        let definition = match &step.approve {
+            Some(approve) => Definition {
+                allow_failure: step.allow_failure,
+                waits: true,
+                approval: Some(approve.clone()),
+                ..Definition::action(APPROVE_ACTION, approve.timeout.duration())
+            },
+            None => Definition {
+                retries: u32::from(step.retries.min(10)),
+                repeatable: step.repeatable,
+                allow_failure: step.allow_failure,
+                ..Definition::command(work, step.timeout.duration())
+            },
         };
         let wish = Wish {
             definition,

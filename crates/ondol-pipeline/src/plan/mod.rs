@@ -12,6 +12,6 @@ mod simulation;
 
 pub(crate) use admit::{Candidate, Occupied, admit};
 pub(crate) use decide::{Decision, Seen, called_off, decide, wants_observation};
-pub(crate) use graph::{GATHER_ACTION, checkout_definition};
+pub(crate) use graph::{APPROVE_ACTION, GATHER_ACTION, checkout_definition};
 pub use graph::{Graph, GraphInput, NO_TESTS_ACTION, Node, TrainingState, built_in, graph};
 pub(crate) use outcome::{Verdict, judge};

@@ -30,8 +30,7 @@ use crate::plan::{Candidate, Decision, Occupied, Seen, admit, decide, wants_obse
 use crate::store;
 
 pub(crate) use launch::blocking;
-use tasks::Key;
-pub(crate) use tasks::Tasks;
+pub(crate) use tasks::{Key, Tasks};
 
 /// How many workspaces are removed in one tick.
 const CLEAN_BATCH: u32 = 8;

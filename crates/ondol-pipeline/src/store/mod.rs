@@ -18,8 +18,8 @@ pub(crate) use prune::{
 pub(crate) use report::{load_reports, save_report};
 pub(crate) use run::{
     NewRun, active_run_ids, dirty_runs, insert_run, is_dirty, lane_heads, load_run,
-    load_run_by_number, load_spec, mark_clean, queued_in_lane, running_in_lane, running_runs,
-    save_run, save_spec,
+    load_run_by_number, load_spec, mark_clean, newest_spec, queued_in_lane, queued_of_branch,
+    running_in_lane, running_runs, save_run, save_spec,
 };
 pub(crate) use step::{insert_step, load_step, load_step_of, load_steps, save_step};
 

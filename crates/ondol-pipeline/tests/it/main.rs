@@ -10,6 +10,7 @@ mod matrix;
 mod runs;
 mod service;
 mod training;
+mod waiting;
 mod world;
 
 #[expect(

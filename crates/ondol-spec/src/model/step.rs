@@ -26,7 +26,12 @@ pub const BUILT_IN_STEPS: &[&str] = &[
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// Shell command; the step passes when it exits with 0.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub run: String,
+    /// In place of a command: the step waits until a person who may deploy approves it, by
+    /// `ondol run approve`. It takes no place from other steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approve: Option<Approve>,
     /// Steps that must have passed before this one starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<StepName>,
@@ -110,6 +115,72 @@ impl ServiceName {
     pub fn variable(&self) -> String {
         self.as_str().to_ascii_uppercase().replace('-', "_")
     }
+}
+
+/// A step that waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Approve {
+    /// What whoever approves should look at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How long it waits; then the step has failed.
+    pub timeout: Period,
+    /// Whether it must be somebody else than who started the run.
+    pub by_another: bool,
+}
+
+impl Default for Approve {
+    fn default() -> Self {
+        Self {
+            message: None,
+            timeout: Period::from_secs(3 * 86_400),
+            by_another: false,
+        }
+    }
+}
+
+checked_text!(
+    /// The name of runs that wait for each other.
+    GroupName,
+    "a name such as `deploy`, of letters, digits, `.`, `_` and `-`",
+    |text| (1..=63).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+);
+
+/// Which runs wait for each other, and what a new one does to those before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Concurrency {
+    /// Runs of the project that name the same group are worked off one after the other, whatever
+    /// their branch. Default: the runs of each branch by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
+    /// What a push does to the runs before it in the group.
+    pub policy: ConcurrencyPolicy,
+}
+
+impl Concurrency {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a push does to the runs before it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConcurrencyPolicy {
+    /// Those that wait are given up; one that runs goes on.
+    #[default]
+    SupersedeQueued,
+    /// All of them are given up, also one that runs.
+    CancelRunning,
+    /// Every one gets its turn. At most 100 wait; beyond that the oldest are given up.
+    KeepAll,
 }
 
 /// A program that runs in a container beside a step, in a network that only the two of them are in.

@@ -43,7 +43,7 @@ fn unknown_keys_have_a_line_and_a_neighbour() {
     refuses(
         "steps:\n  lint: { run: x, frobnicate: 1 }\n",
         "ondol.yaml:2:19: unknown key `frobnicate` under `steps.lint`",
-        "known here: run, needs, before, after, timeout, retries, repeatable, allow_failure, branches, junit, artifacts, image, engine, services, matrix, limits, env",
+        "known here: run, approve, needs, before, after, timeout, retries, repeatable, allow_failure, branches, junit, artifacts, image, engine, services, matrix, limits, env",
     );
 }
 
@@ -355,6 +355,27 @@ fn images_services_and_matrices_are_checked_where_they_are_written() {
         "ondol.yaml:4:5: `test.services`: `My_DB` is not a name such as `postgres`, of lower-case letters, digits and inner hyphens",
         "",
     );
+}
+
+#[test]
+fn an_approval_is_a_step_of_its_own() {
+    refuses(
+        "steps:\n  ship: { approve: look at staging, run: make ship }\n",
+        "ondol.yaml:2:42: `steps.ship.run`: a step that waits for a person does nothing else",
+        "make it two steps, of which one needs the other",
+    );
+    refuses(
+        "steps:\n  ship: { needs: test }\n",
+        "ondol.yaml:2:9: `steps.ship.run`: the command is empty",
+        "write what a shell should run",
+    );
+    let spec = read(
+        "steps:\n  ship: { approve: look at staging }\nconcurrency: { group: deploy, policy: keep-all }\n",
+    );
+    let spec = spec.unwrap().spec;
+    let approve = spec.steps.values().next().unwrap().approve.clone().unwrap();
+    assert_eq!(approve.message.as_deref(), Some("look at staging"));
+    assert_eq!(spec.concurrency.group.unwrap().as_str(), "deploy");
 }
 
 #[test]

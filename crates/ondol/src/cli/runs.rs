@@ -71,12 +71,54 @@ enum RunCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Approve a step that waits for a person.
+    #[command(
+        after_help = "Examples:\n  ondol run approve 12 ship\n  ondol run approve 12 ship --comment 'staging looks fine'"
+    )]
+    Approve(Decision),
+    /// Refuse a step that waits for a person; the run ends.
+    #[command(after_help = "Examples:\n  ondol run reject 12 ship --comment 'not on a Friday'")]
+    Reject(Decision),
     /// Cancel a run.
     #[command(after_help = "Examples:\n  ondol run cancel 12")]
     Cancel(Which),
     /// Start the same run again, as a new one.
     #[command(after_help = "Examples:\n  ondol run retry 12")]
     Retry(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Decision {
+    /// The run's number or id.
+    run: String,
+    /// The step that waits.
+    step: StepName,
+    /// Kept with the step.
+    #[arg(long, short = 'm', default_value = "")]
+    comment: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Decision {
+    async fn send(self, api: &Api, word: &str) -> Outcome<Exit> {
+        let which = Which {
+            run: Some(self.run),
+            target: self.target,
+        };
+        let path = which.path(api).await?;
+        let route = format!("{path}/steps/{}/{word}", encode(self.step.as_str()));
+        let step = api
+            .post(&route, &json!({ "comment": self.comment }))
+            .await?;
+        if output::style().json {
+            output::json(&step);
+        } else {
+            let reason = output::printable(text(&step, "reason"));
+            output::note(format!("`{}`: {reason}", self.step));
+        }
+        Ok(Exit::Success)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -223,6 +265,8 @@ impl Run {
                 let path = which.path(api).await?;
                 artifacts::download(api, &path, step.as_ref(), &output, force).await
             }
+            RunCommand::Approve(decision) => decision.send(api, "approve").await,
+            RunCommand::Reject(decision) => decision.send(api, "reject").await,
             RunCommand::Cancel(which) => {
                 let run = api
                     .post(&format!("{}/cancel", which.path(api).await?), &json!({}))

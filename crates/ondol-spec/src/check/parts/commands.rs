@@ -64,11 +64,17 @@ pub(in crate::check) fn commands(spec: &Spec, checker: &Checker<'_>) -> Checked 
         envs.push((path(&["train", "env"]), &train.env));
     }
     for (name, step) in &spec.steps {
-        all.push((
-            path(&["steps", name.as_str()]),
-            &step.run,
-            Some(step.timeout),
-        ));
+        match &step.approve {
+            None => all.push((
+                path(&["steps", name.as_str()]),
+                &step.run,
+                Some(step.timeout),
+            )),
+            Some(approve) => {
+                let at = ["steps", name.as_str(), "approve", "timeout"];
+                positive(checker, &at, approve.timeout)?;
+            }
+        }
         envs.push((path(&["steps", name.as_str(), "env"]), &step.env));
         if step.retries > 10 {
             checker.fail(

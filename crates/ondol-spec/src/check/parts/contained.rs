@@ -55,6 +55,23 @@ pub(in crate::check) fn contained(spec: &Spec, checker: &Checker<'_>) -> Checked
         env: &step.env,
         artifacts: &step.artifacts,
     });
+    for (name, step) in &spec.steps {
+        let works = [
+            ("run", !step.run.is_empty()),
+            ("image", step.image.is_some()),
+            ("services", !step.services.is_empty()),
+            ("matrix", step.matrix.is_some()),
+            ("artifacts", !step.artifacts.is_empty()),
+        ];
+        let work = works.iter().find(|(_, said)| *said).map(|(key, _)| *key);
+        if let (Some(_), Some(key)) = (&step.approve, work) {
+            checker.fail(
+                &["steps", name.as_str(), key],
+                "a step that waits for a person does nothing else",
+                Some("make it two steps, of which one needs the other"),
+            )?;
+        }
+    }
     for part in test.chain(steps) {
         part.engine(spec, checker)?;
         let combinations = part.matrix(&mut taken, checker)?;
