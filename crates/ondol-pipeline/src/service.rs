@@ -17,6 +17,7 @@ use crate::Pipeline;
 use crate::error::PipelineError;
 use crate::logs::{self, LogStream};
 use crate::model::{Run, RunState, Step, TestReport, Trigger};
+use crate::plan::critical_path;
 use crate::store::{self, ListQuery, NewRun};
 
 /// The most runs of one page.
@@ -56,6 +57,8 @@ pub struct RunDetail {
     pub steps: Vec<Step>,
     /// What tests reported.
     pub tests: Vec<TestReport>,
+    /// The steps of which each waited for the one before it, up to the one that ended last.
+    pub critical_path: Vec<StepName>,
     /// The effective specification, once the code was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -185,6 +188,7 @@ impl Pipeline {
                     let tests = store::load_reports(tx, id).await?;
                     Ok(Some(RunDetail {
                         run,
+                        critical_path: critical_path(&steps),
                         steps,
                         tests,
                         spec,

@@ -80,6 +80,7 @@ pub(crate) const SHORT_FORMS: &[(&str, Short)] = &[
     ("steps.*.matrix.exclude", Short::One),
     ("steps.*.matrix.exclude.*.*", Short::Spelled),
     ("test.junit", Short::One),
+    ("test.quarantine", Short::One),
     ("test.artifacts", Short::One),
     ("test.services.*", Short::Text("image")),
     ("test.services.*.args", Short::One),

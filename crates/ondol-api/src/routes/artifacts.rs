@@ -1,12 +1,12 @@
-//! Files that the steps of runs left behind.
+//! What the steps of runs left behind: files, and tests that cannot be believed.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderValue};
-use ondol_pipeline::model::Artifact;
-use ondol_types::{RelPath, RunId, StepName};
+use ondol_pipeline::model::{Artifact, FlakyTest};
+use ondol_types::{ProjectName, RelPath, RunId, StepName};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 use utoipa::IntoParams;
@@ -24,6 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Rooms> {
         .routes(routes!(list))
         .routes(routes!(list_of_step))
         .routes(routes!(file))
+        .routes(routes!(flaky))
 }
 
 async fn page(
@@ -65,6 +66,26 @@ async fn list_of_step(
     Query(query): Query<PageQuery>,
 ) -> Answer<Json<Page<Artifact>>> {
     page(&rooms, &ctx, run, Some(step), query).await
+}
+
+/// Tests of a project that passed and failed on the same commit, by stage and name.
+#[utoipa::path(get, path = "/projects/{project}/tests/flaky", tag = "runs", params(("project" = ProjectName, Path), PageQuery), responses((status = 200, body = Page<FlakyTest>)))]
+async fn flaky(
+    State(rooms): State<Rooms>,
+    Caller(ctx): Caller,
+    Path(project): Path<ProjectName>,
+    Query(query): Query<PageQuery>,
+) -> Answer<Json<Page<FlakyTest>>> {
+    // A project that does not exist is told apart from one without such tests.
+    rooms.git.show(&ctx, &project).await?;
+    let cursor = query.cursor.clone().unwrap_or_default();
+    let items = rooms
+        .pipeline
+        .flaky_tests(&ctx, &project, cursor.split_once('/'), query.limit())
+        .await?;
+    Ok(Json(Page::keyed(items, query.limit(), |test| {
+        format!("{}/{}", test.stage, test.name)
+    })))
 }
 
 /// Which file.

@@ -85,6 +85,8 @@ pub(super) struct RunView {
     steps: Vec<StepView>,
     /// What tests reported.
     tests: Vec<TestReport>,
+    /// The steps of which each waited for the one before it, up to the one that ended last.
+    critical_path: Vec<StepName>,
     /// Where the project's service answers.
     url: String,
     /// The effective specification, once the code was read.
@@ -111,6 +113,7 @@ fn view(rooms: &Rooms, detail: RunDetail) -> RunView {
         summary: detail.run.into(),
         steps,
         tests: detail.tests,
+        critical_path: detail.critical_path,
         spec: detail.spec,
         explain: detail.explain,
     }

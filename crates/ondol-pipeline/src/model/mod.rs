@@ -6,7 +6,7 @@ mod run;
 mod step;
 
 pub use artifact::Artifact;
-pub use report::{CaseResult, CaseStatus, TestReport};
+pub use report::{CaseResult, CaseStatus, FlakyTest, TestReport};
 pub use run::{CancelRequest, DataRef, Run, RunOutcome, RunState, Trigger};
 pub(crate) use step::service_workloads;
 pub use step::{

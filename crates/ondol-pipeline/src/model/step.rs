@@ -114,6 +114,9 @@ pub struct CommandWork {
     pub links: Vec<RelPath>,
     /// Further JUnit files to read, as patterns.
     pub junit: Vec<Pattern>,
+    /// Tests whose failures do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<Pattern>,
     /// What it may use.
     pub limits: Limits,
     /// Secrets that it receives.
@@ -545,6 +548,7 @@ mod tests {
                     path: Vec::new(),
                     links: Vec::new(),
                     junit: Vec::new(),
+                    quarantine: Vec::new(),
                     limits: Limits::default(),
                     secrets: Vec::new(),
                     data: None,

@@ -268,6 +268,7 @@ fn shell(spec: &Spec, run: &str, place: Place, env: &BTreeMap<String, String>) -
             Place::Copy => spec.build.cache.clone(),
         },
         junit: Vec::new(),
+        quarantine: Vec::new(),
         limits: Limits::default(),
         secrets: Vec::new(),
         data: None,
@@ -319,6 +320,7 @@ fn code_steps(
         Some(test) => {
             let mut work = shell(spec, &test.run, Place::Copy, &test.env);
             work.junit = test.junit.clone();
+            work.quarantine = test.quarantine.clone();
             work.artifacts = test.artifacts.clone();
             work.image = image(spec, test.image.as_ref(), test.engine);
             work.services = test.services.clone();

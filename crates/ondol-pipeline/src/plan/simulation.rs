@@ -23,6 +23,7 @@ fn definition(retries: u32) -> Definition {
         path: Vec::new(),
         links: Vec::new(),
         junit: Vec::new(),
+        quarantine: Vec::new(),
         limits: Limits::default(),
         secrets: Vec::new(),
         data: None,

@@ -9,8 +9,8 @@ use ondol_workload::Exit;
 use super::launch::{blocking, pause, work_dir};
 use crate::artifacts::Kept;
 use crate::error::PipelineError;
-use crate::model::{Run, RunState, Step, StepOutcome, StepState, TestReport};
-use crate::plan::{Verdict, built_in, called_off, judge};
+use crate::model::{Conclusion, Run, RunState, Step, StepOutcome, StepState, TestReport};
+use crate::plan::{Verdict, built_in, called_off, flaky, judge, only_quarantined};
 use crate::workspace::{Caches, cache, remove_tree};
 use crate::{Inner, events, junit, store};
 
@@ -29,7 +29,8 @@ impl Inner {
         let (report, kept) = match &exit {
             Some(exit) if !exit.lost => {
                 let report = self.read_reports(run, step).await?;
-                (report, self.read_artifacts(run, step, exit).await?)
+                let kept = self.read_artifacts(run, step, exit, &report).await?;
+                (report, kept)
             }
             _ => Default::default(),
         };
@@ -74,9 +75,12 @@ impl Inner {
         run: &Run,
         step: &Step,
         exit: &Exit,
+        report: &TestReport,
     ) -> Result<Kept, PipelineError> {
-        match (step.definition.as_command(), judge(step, Some(exit), None)) {
-            (Some(work), Verdict::Done(_)) => {
+        let done = spared(step, Some(exit), report).is_some()
+            || matches!(judge(step, Some(exit), None), Verdict::Done(_));
+        match (step.definition.as_command(), done) {
+            (Some(work), true) => {
                 let dir = work_dir(&self.workspace(&run.id), step, work);
                 self.keep_artifacts(step, dir).await
             }
@@ -128,8 +132,17 @@ impl Inner {
                     };
                     let called_off = called_off(&run, &step, &beside);
                     let now = tx.now();
-                    match judge(&step, exit, called_off.as_deref()) {
+                    self.compare_tests(tx, &run, &step, report).await?;
+                    let verdict = match spared(&step, exit, report) {
+                        Some(conclusion) => Verdict::Done(conclusion),
+                        None => judge(&step, exit, called_off.as_deref()),
+                    };
+                    match verdict {
                         Verdict::Again { fault, reason } => {
+                            // What this attempt reported is compared with what the next one does.
+                            if report.tests > 0 {
+                                store::save_report(tx, &run.id, &step.id, report).await?;
+                            }
                             let moment = if fault {
                                 now.plus(pause(step.faults))
                             } else {
@@ -165,6 +178,8 @@ impl Inner {
                     }
                     if !report.is_empty() {
                         store::save_report(tx, &run.id, &step.id, report).await?;
+                    } else if step.attempt > 1 {
+                        store::drop_report(tx, &step.id).await?;
                     }
                     if report.tests > 0 {
                         tx.append(events::tests_finished(&run, &step, report).into())
@@ -183,6 +198,34 @@ impl Inner {
                     .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
             self.changed(step.run);
+        }
+        Ok(())
+    }
+
+    /// Counts tests that failed in this attempt or in an earlier one of the same commit, and not in
+    /// both.
+    async fn compare_tests(
+        &self,
+        tx: &mut ondol_store::Tx<'_>,
+        run: &Run,
+        step: &Step,
+        report: &TestReport,
+    ) -> Result<(), PipelineError> {
+        let (Some(commit), true) = (&run.commit, report.tests > 0) else {
+            return Ok(());
+        };
+        let before = store::earlier_reports(tx, &run.project, commit, &run.id, &step.name).await?;
+        // The newest one that tells anything is enough: older ones were compared with it.
+        let Some(names) = before.first().map(|before| flaky(report, before)) else {
+            return Ok(());
+        };
+        let stage = step
+            .definition
+            .matrix
+            .as_ref()
+            .map_or(&step.name, |of| &of.group);
+        for name in names {
+            store::count_flaky(tx, &run.project, stage, &name, &run.id).await?;
         }
         Ok(())
     }
@@ -234,6 +277,18 @@ impl Inner {
         self.reached("pipeline.run.after-clean");
         Ok(())
     }
+}
+
+/// The end of a step of which only tests in quarantine failed.
+fn spared(step: &Step, exit: Option<&Exit>, report: &TestReport) -> Option<Conclusion> {
+    let work = step.definition.as_command()?;
+    let exit = exit.filter(|exit| only_quarantined(&work.quarantine, exit, report))?;
+    let names: Vec<&str> = report.cases.iter().map(|case| case.name.as_str()).collect();
+    let reason = format!("failures in quarantine do not count: {}", names.join(", "));
+    Some(Conclusion {
+        exit_code: exit.code,
+        ..Conclusion::because(StepOutcome::Success, reason)
+    })
 }
 
 /// Whether `install` and `build`, as far as there are any, all passed.

@@ -1,12 +1,12 @@
-//! Reading what runs left behind.
+//! Reading what runs left behind: files, and what their tests came to.
 
 use ondol_auth::{Action as Permission, Ctx};
 use ondol_store::blobs::BlobReader;
-use ondol_types::{RelPath, RunId, StepName};
+use ondol_types::{ProjectName, RelPath, RunId, StepName};
 
 use super::MAX_PAGE;
 use crate::error::PipelineError;
-use crate::model::Artifact;
+use crate::model::{Artifact, FlakyTest};
 use crate::{Pipeline, store};
 
 impl Pipeline {
@@ -30,6 +30,29 @@ impl Pipeline {
         let limit = limit.clamp(1, MAX_PAGE * 3);
         self.0
             .artifacts_of(run, step, after.unwrap_or_default(), limit)
+            .await
+    }
+
+    /// The tests of a project that passed and failed on the same commit, by stage and name. `after`
+    /// is the stage and name of the last one of the page before.
+    ///
+    /// # Errors
+    /// The principal may not read the project.
+    pub async fn flaky_tests(
+        &self,
+        ctx: &Ctx,
+        project: &ProjectName,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<FlakyTest>, PipelineError> {
+        ctx.require(Permission::Read, project)?;
+        let (after, limit) = (after.unwrap_or_default(), limit.clamp(1, MAX_PAGE * 3));
+        self.0
+            .deps
+            .store
+            .read::<_, PipelineError, _>(|tx| {
+                Box::pin(async move { Ok(store::list_flaky(tx, project, after, limit).await?) })
+            })
             .await
     }
 

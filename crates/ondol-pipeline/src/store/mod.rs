@@ -1,6 +1,7 @@
 //! The only SQL of this room.
 
 mod artifact;
+mod flaky;
 mod list;
 mod prune;
 mod report;
@@ -10,6 +11,7 @@ mod step;
 use ondol_store::{Migration, StoreError, Tx, params};
 
 pub(crate) use artifact::{artifact_digests, list_artifacts, load_artifact, save_artifacts};
+pub(crate) use flaky::{count_flaky, drop_report, earlier_reports, expire_flaky, list_flaky};
 pub(crate) use list::{ListQuery, list_runs};
 pub(crate) use prune::{
     Expired, expired_by_age, expired_by_count, finished_of, forget_project, forget_run, forgotten,
@@ -24,7 +26,7 @@ pub(crate) use run::{
 pub(crate) use step::{insert_step, load_step, load_step_of, load_steps, save_step};
 
 /// The schema of this room.
-pub const MIGRATIONS: &[Migration] = &[RUNS, ARTIFACTS];
+pub const MIGRATIONS: &[Migration] = &[RUNS, ARTIFACTS, FLAKY_TESTS];
 
 const ARTIFACTS: Migration = Migration {
     number: 401,
@@ -39,6 +41,24 @@ const ARTIFACTS: Migration = Migration {
     PRIMARY KEY (run, step, path)
 );
 CREATE INDEX artifact_digest ON artifact (digest);
+",
+};
+
+const FLAKY_TESTS: Migration = Migration {
+    number: 402,
+    name: "tests that waver",
+    sql: "CREATE TABLE flaky_test (
+    project TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    name TEXT NOT NULL,
+    times BIGINT NOT NULL,
+    first_at BIGINT NOT NULL,
+    last_at BIGINT NOT NULL,
+    last_run TEXT NOT NULL,
+    PRIMARY KEY (project, stage, name)
+);
+CREATE INDEX flaky_test_age ON flaky_test (last_at);
+CREATE INDEX run_by_commit ON run (project, commit_id, seq);
 ",
 };
 

@@ -151,6 +151,11 @@ pub(crate) async fn forget_project(
         params![project],
     )
     .await?;
+    tx.execute(
+        "DELETE FROM flaky_test WHERE project = $1",
+        params![project],
+    )
+    .await?;
     Ok(())
 }
 

@@ -39,6 +39,7 @@ async fn nothing_is_left(world: &World) {
         "step",
         "test_report",
         "artifact",
+        "flaky_test",
         "run_project",
     ] {
         assert_eq!(rows(world, table).await, 0, "{}: {table}", world.name);

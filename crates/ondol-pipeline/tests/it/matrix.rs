@@ -97,3 +97,96 @@ async fn a_failure_stops_the_others_only_when_it_is_to() {
         );
     }
 }
+
+/// A suite of four tests, of which those named fail.
+fn suite(failing: &str) -> String {
+    format!(
+        "(echo '<testsuite name=\"s\">'; for t in a b c d; do case \" {failing} \" in *\" $t \"*) echo \"<testcase name=\\\"$t\\\"><failure message=\\\"no\\\"/></testcase>\";; *) echo \"<testcase name=\\\"$t\\\"/>\";; esac; done; echo '</testsuite>') > $ONDOL_REPORTS/s.xml; test -z \"{failing}\""
+    )
+}
+
+async fn flaky(world: &crate::world::World) -> Vec<(String, i64)> {
+    let found = world
+        .pipeline
+        .flaky_tests(&world.ctx, &crate::world::name("web"), None, 100)
+        .await
+        .unwrap();
+    found
+        .into_iter()
+        .map(|test| (test.name, test.times))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_that_waver_on_one_commit_are_counted_and_quarantine_spares_the_run() {
+    for world in worlds().await {
+        world.spec('a', service(&suite("b")));
+        world.push('a').await;
+        world.settle().await;
+        assert_eq!(world.newest().await.run.outcome, Some(RunOutcome::Failure));
+        assert!(flaky(&world).await.is_empty(), "{}", world.name);
+        // The same commit again, and another test fails; then the same again.
+        let mut spec = service(&suite("c"));
+        world.spec('a', spec.clone());
+        for _ in 0..2 {
+            world.push('a').await;
+            world.settle().await;
+        }
+        let expected = [("s::b".to_owned(), 1), ("s::c".to_owned(), 1)];
+        assert_eq!(flaky(&world).await, expected, "{}", world.name);
+        // Another commit says nothing about this one.
+        spec["test"]["quarantine"] = json!(["s::c"]);
+        world.spec('b', spec);
+        world.push('b').await;
+        world.settle().await;
+        let detail = world.newest().await;
+        assert_eq!(detail.run.outcome, Some(RunOutcome::Success));
+        let step = &detail.steps[1];
+        assert_eq!(
+            (step.exit_code, step.reason.as_deref()),
+            (Some(1), Some("failures in quarantine do not count: s::c"))
+        );
+        assert_eq!(detail.tests[0].failed, 1, "they are shown");
+        assert_eq!(flaky(&world).await, expected);
+        let path: Vec<_> = detail
+            .critical_path
+            .iter()
+            .map(|name| name.as_str())
+            .collect();
+        assert_eq!(path, ["checkout", "test", "image", "deploy"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_passes_tells_which_test_wavers() {
+    for world in worlds().await {
+        let mut spec = service("true");
+        let tried = world.root.join("tried");
+        let (bad, good) = (suite("d"), suite(""));
+        let run = format!(
+            "if test -e {0}; then {good}; else touch {0}; {bad}; fi",
+            tried.display()
+        );
+        spec["steps"] = json!({ "unit": { "run": run, "retries": 1 } });
+        world.spec('a', spec);
+        world.push('a').await;
+        world.settle().await;
+        let detail = world.newest().await;
+        assert_eq!(
+            detail.run.outcome,
+            Some(RunOutcome::Success),
+            "{:?}",
+            detail.run.reason
+        );
+        assert_eq!(
+            flaky(&world).await,
+            [("s::d".to_owned(), 1)],
+            "{}",
+            world.name
+        );
+        assert_eq!(
+            detail.tests[0].failed, 0,
+            "the last attempt is what is shown"
+        );
+    }
+}

@@ -51,6 +51,10 @@ pub struct Test {
     /// JUnit XML files that the tests write, as patterns; results of each case are read from them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub junit: Vec<Pattern>,
+    /// Tests whose failures are shown and do not fail the stage, as patterns over the names in the JUnit
+    /// files, such as `tests.test_net::*`. It takes effect when nothing else failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<Pattern>,
     /// Files that are kept with the run, as patterns; as under `steps`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<Pattern>,

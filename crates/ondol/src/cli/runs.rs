@@ -335,6 +335,15 @@ fn show(run: &Value) {
         })
         .collect();
     output::table(&["  STEP", "RESULT", "TOOK", ""], &rows);
+    let path: Vec<&str> = run["criticalPath"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if path.len() > 1 {
+        output::line(format!("  longest way: {}", path.join(" → ")));
+    }
     for suite in run["tests"].as_array().into_iter().flatten() {
         output::line(format!(
             "  tests of {}: {} in all, {} failed, {} broke, {} skipped",
