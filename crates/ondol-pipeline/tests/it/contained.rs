@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ondol_pipeline::model::{RunOutcome, StepState};
+use ondol_testing::engine::{Podman, podman};
 use ondol_types::{NoCrash, SystemClock};
 use ondol_workload::container::{Address, ImageRef};
 use ondol_workload::{ContainerConfig, ContainerEngine, Engines, ProcessEngine};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
-use crate::podman::{Podman, TestImage, TestImages, podman};
+use crate::image::{TestImage, TestImages};
 use crate::world::{World, name, outcomes, service, worlds};
 
 /// What steps run in, and what services are: its arguments are a script.

@@ -17,5 +17,5 @@ mod world;
     dead_code,
     reason = "shared with the tests of the engines, which use all of it"
 )]
-#[path = "../../../ondol-workload/tests/it/podman.rs"]
-mod podman;
+#[path = "../../../ondol-workload/tests/it/image.rs"]
+mod image;
