@@ -2,6 +2,7 @@
 //! file or the database, so that every rule can be tested as a table.
 
 mod admit;
+mod cases;
 mod critical;
 mod decide;
 mod edges;
@@ -10,12 +11,11 @@ mod instances;
 mod outcome;
 #[cfg(test)]
 mod simulation;
-mod tests;
 
 pub(crate) use admit::{Candidate, Occupied, admit};
+pub(crate) use cases::{flaky, only_quarantined};
 pub(crate) use critical::critical_path;
 pub(crate) use decide::{Decision, Seen, called_off, decide, wants_observation};
 pub(crate) use graph::{APPROVE_ACTION, GATHER_ACTION, checkout_definition};
 pub use graph::{Graph, GraphInput, NO_TESTS_ACTION, Node, TrainingState, built_in, graph};
 pub(crate) use outcome::{Verdict, judge};
-pub(crate) use tests::{flaky, only_quarantined};

@@ -13,9 +13,5 @@ mod training;
 mod waiting;
 mod world;
 
-#[expect(
-    dead_code,
-    reason = "shared with the tests of the engines, which use all of it"
-)]
 #[path = "../../../ondol-workload/tests/it/image.rs"]
 mod image;

@@ -108,7 +108,8 @@ pub(super) async fn download(
         output::json(&json!({ "files": files, "bytes": bytes }));
     } else {
         let size = output::bytes(bytes as f64);
-        output::note(format!("{files} files, {size} in {}", dir.display()));
+        let what = if files == 1 { "file" } else { "files" };
+        output::note(format!("{files} {what}, {size} in {}", dir.display()));
     }
     Ok(Exit::Success)
 }
