@@ -50,6 +50,30 @@ pub enum PipelineError {
     /// A graph that cannot be run.
     #[error("the steps cannot be put in order: {0}")]
     Graph(String),
+    /// A step that does not wait for a person, or does so no more.
+    #[error("step `{step}` of run {run} does not wait for an approval")]
+    NotWaiting {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: String,
+    },
+    /// Who started a run approves it.
+    #[error("step `{0}` asks for the approval of somebody else than who started the run")]
+    OwnApproval(String),
+    /// A step left more than it may.
+    #[error("{0}")]
+    Artifacts(String),
+    /// No such artifact in the run.
+    #[error("step `{step}` of run {run} has no artifact `{path}`")]
+    NoArtifact {
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: String,
+        /// The path that was asked for.
+        path: String,
+    },
     /// A file operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
@@ -88,7 +112,10 @@ impl Classified for PipelineError {
             Self::Store(error) => error.kind(),
             Self::Engine(error) => error.kind(),
             Self::Illegal(_) => ErrorKind::Internal,
-            Self::NoRun(_) | Self::NoStep { .. } => ErrorKind::NotFound,
+            Self::NoRun(_) | Self::NoStep { .. } | Self::NoArtifact { .. } => ErrorKind::NotFound,
+            Self::Artifacts(_) => ErrorKind::TooLarge,
+            Self::NotWaiting { .. } => ErrorKind::Conflict,
+            Self::OwnApproval(_) => ErrorKind::Forbidden,
             Self::Finished(_) | Self::Unfinished(_) | Self::NoCode(_) => ErrorKind::Conflict,
             Self::Filter(_) | Self::Graph(_) => ErrorKind::InvalidInput,
             Self::Io { source, .. } => match source.kind() {
@@ -114,6 +141,10 @@ impl Classified for PipelineError {
             Self::NoCode(_) => "pipeline.project.empty",
             Self::Filter(_) => "pipeline.filter.invalid",
             Self::Graph(_) => "pipeline.graph.invalid",
+            Self::Artifacts(_) => "pipeline.artifacts.too-large",
+            Self::NotWaiting { .. } => "pipeline.approval.not-waiting",
+            Self::OwnApproval(_) => "pipeline.approval.own",
+            Self::NoArtifact { .. } => "pipeline.artifact.missing",
             Self::Io { .. } => "pipeline.io",
             Self::Elsewhere(problem) => problem.code,
         }
@@ -126,6 +157,14 @@ impl Classified for PipelineError {
             Self::Engine(error) => error.hint(),
             Self::NoRun(_) => Some("list the runs with `ondol runs`".to_owned()),
             Self::NoStep { .. } => Some("see its steps with `ondol run show`".to_owned()),
+            Self::NoArtifact { .. } => {
+                Some("see what there is with `ondol run artifacts`".to_owned())
+            }
+            Self::NotWaiting { .. } => {
+                Some("see with `ondol run show` what its steps do".to_owned())
+            }
+            Self::OwnApproval(_) => Some("ask somebody else who may deploy".to_owned()),
+            Self::Artifacts(_) => Some("let `artifacts` name less".to_owned()),
             Self::Finished(_) => Some("start it again with `ondol run retry`".to_owned()),
             Self::Unfinished(_) => {
                 Some("wait for it, or stop it with `ondol run cancel`".to_owned())

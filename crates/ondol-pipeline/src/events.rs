@@ -6,7 +6,7 @@ use ondol_types::event::EventType;
 use ondol_types::{EventId, ProjectName, event};
 use serde_json::{Value, json};
 
-use crate::model::{Run, RunOutcome, Step, StepOutcome, TestReport};
+use crate::model::{Artifact, Run, RunOutcome, Step, StepOutcome, TestReport};
 
 /// Where people read about a run: below the installation's own address, or a URN without one.
 pub(crate) fn run_uri(base: Option<&str>, run: &Run) -> String {
@@ -51,6 +51,15 @@ impl Draft {
             actor: run.author.clone(),
             cause: None,
         }
+    }
+
+    /// Says what the step left behind, if it left anything.
+    pub(crate) fn with_artifacts(mut self, artifacts: &[Artifact]) -> Self {
+        if !artifacts.is_empty() {
+            let bytes: u64 = artifacts.iter().map(|artifact| artifact.bytes).sum();
+            self.custom["artifacts"] = json!({ "files": artifacts.len(), "bytes": bytes });
+        }
+        self
     }
 }
 
@@ -140,12 +149,27 @@ pub(crate) fn step_finished(run: &Run, step: &Step) -> Draft {
     }
     let custom = json!({
         "attempt": step.attempt,
+        "faults": step.faults,
         "outcome": step.outcome,
         "exitCode": step.exit_code,
         "reason": step.reason,
         "outputs": bounded(step.outputs.as_ref()),
     });
     Draft::new(event::STEP_FINISHED, step.id, run, content, custom)
+}
+
+/// A person decided about a step that waited for one.
+pub(crate) fn decided(run: &Run, step: &Step, by: &str, approved: bool, comment: &str) -> Draft {
+    let kind = if approved {
+        event::APPROVAL_GIVEN
+    } else {
+        event::APPROVAL_REFUSED
+    };
+    let content = json!({ "run": run.id, "step": step.name, "by": by, "comment": comment });
+    Draft {
+        actor: by.to_owned(),
+        ..Draft::new(kind, step.id, run, content, json!({}))
+    }
 }
 
 /// Outputs as an event carries them: large ones stay in the step.

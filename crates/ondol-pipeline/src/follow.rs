@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ondol_background::{Reconciler, Report};
+use ondol_spec::model::{Concurrency, ConcurrencyPolicy};
 use ondol_store::Tx;
 use ondol_store::events::{Event, EventFilter};
 use ondol_types::event::{self, DatasetCommitted, EventType, PushReceived};
@@ -21,6 +22,9 @@ use crate::store::{self, NewRun};
 use crate::{Inner, events};
 
 const BATCH: u32 = 200;
+
+/// The most runs that wait for each other where all are kept.
+const MAX_QUEUED: usize = 100;
 
 /// How far behind the log the stored cursor may fall while nothing in between concerns this room.
 const SLACK: i64 = 2_000;
@@ -161,10 +165,10 @@ impl Inner {
             return Ok(Vec::new());
         };
         let Some(commit) = push.new.filter(|commit| !commit.is_null()) else {
-            let lane = format!("ref:{}", push.ref_name);
             let reason = format!("branch `{branch}` was deleted");
+            let waiting = store::queued_of_branch(tx, &push.project, &branch).await?;
             return self
-                .clear_queue(tx, &push.project, &lane, RunOutcome::Cancelled, &reason)
+                .end_all(tx, waiting, RunOutcome::Cancelled, &reason)
                 .await;
         };
         let trigger = Trigger::Push {
@@ -203,12 +207,18 @@ impl Inner {
             // The project was deleted since.
             return Ok(Vec::new());
         }
-        let lane = trigger.lane();
+        let concurrency = concurrency(tx, &project, &trigger).await?;
+        let lane = lane(&trigger, &concurrency);
         let reason = format!("superseded by a newer {}", trigger.describe());
+        let mut waiting = store::queued_in_lane(tx, &project, &lane).await?;
+        if concurrency.policy == ConcurrencyPolicy::KeepAll {
+            // With the new one there are as many as may wait.
+            waiting.truncate((waiting.len() + 1).saturating_sub(MAX_QUEUED));
+        }
         let mut touched = self
-            .clear_queue(tx, &project, &lane, RunOutcome::Superseded, &reason)
+            .end_all(tx, waiting, RunOutcome::Superseded, &reason)
             .await?;
-        if self.config.cancel_running {
+        if self.config.cancel_running || concurrency.policy == ConcurrencyPolicy::CancelRunning {
             for mut running in store::running_in_lane(tx, &project, &lane).await? {
                 if running.cancel.is_none() {
                     running.cancel = Some(CancelRequest {
@@ -228,6 +238,7 @@ impl Inner {
             commit: trigger.commit().cloned(),
             trigger,
             retry_of: None,
+            lane,
             chain: event.chain.clone(),
             author,
         };
@@ -250,17 +261,16 @@ impl Inner {
         Ok(run)
     }
 
-    /// Ends every queued run of a lane.
-    async fn clear_queue(
+    /// Ends queued runs.
+    async fn end_all(
         &self,
         tx: &mut Tx<'_>,
-        project: &ProjectName,
-        lane: &str,
+        waiting: Vec<Run>,
         outcome: RunOutcome,
         reason: &str,
     ) -> Result<Vec<RunId>, PipelineError> {
         let mut ended = Vec::new();
-        for run in store::queued_in_lane(tx, project, lane).await? {
+        for run in waiting {
             ended.push(run.id);
             self.end_queued(tx, run, outcome, reason).await?;
         }
@@ -316,6 +326,31 @@ impl Inner {
             }
         }
         Ok(true)
+    }
+}
+
+/// How runs wait for each other, as far as a run before this one has read it. What waits for what
+/// must be known before the new run reads its own file.
+pub(crate) async fn concurrency(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    trigger: &Trigger,
+) -> Result<Concurrency, PipelineError> {
+    let Some(branch) = trigger.branch() else {
+        return Ok(Concurrency::default());
+    };
+    let spec = store::newest_spec(tx, project, branch).await?;
+    let said = spec.and_then(|spec: serde_json::Value| {
+        serde_json::from_value::<Concurrency>(spec.get("concurrency")?.clone()).ok()
+    });
+    Ok(said.unwrap_or_default())
+}
+
+/// What a run is worked off with, one after the other.
+pub(crate) fn lane(trigger: &Trigger, concurrency: &Concurrency) -> String {
+    match &concurrency.group {
+        Some(group) => format!("group:{group}"),
+        None => trigger.lane(),
     }
 }
 

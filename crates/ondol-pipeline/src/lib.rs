@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod artifacts;
 mod error;
 mod events;
 mod follow;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use ondol_background::{Activator, Reconciler};
 use ondol_store::Store;
+use ondol_store::blobs::Blobs;
 use ondol_types::{Clock, CrashPoints, LeaseId, ProjectName, RunId};
 use ondol_workload::Engine;
 use tokio::sync::broadcast;
@@ -54,6 +56,7 @@ pub const CRASH_POINTS: &[&str] = &[
     "pipeline.step.before-claim",
     "pipeline.step.after-claim",
     "pipeline.step.after-prepare",
+    "pipeline.step.services-started",
     "pipeline.step.after-start",
     "pipeline.step.after-record",
     "pipeline.step.before-finish",
@@ -94,6 +97,10 @@ pub struct Config {
     pub keep_age: Duration,
     /// How many bytes the caches of one project may have.
     pub cache_max_bytes: u64,
+    /// How many files one step may leave behind.
+    pub artifact_files: usize,
+    /// How many bytes they may have together.
+    pub artifact_bytes: u64,
     /// How long an action may be silent before its holder counts as dead.
     pub lease: Duration,
     /// The longest sleep of the loops that are woken by signals.
@@ -114,6 +121,8 @@ impl Config {
             keep_runs: 500,
             keep_age: Duration::from_secs(90 * 86_400),
             cache_max_bytes: 4 << 30,
+            artifact_files: 2_000,
+            artifact_bytes: 2 << 30,
             lease: Duration::from_secs(30),
             period: Duration::from_secs(5),
         }
@@ -124,6 +133,8 @@ impl Config {
 pub struct Deps {
     /// The database and event log.
     pub store: Store,
+    /// Where artifacts are kept.
+    pub blobs: Blobs,
     /// What runs commands.
     pub engine: Arc<dyn Engine>,
     /// Where the time comes from.

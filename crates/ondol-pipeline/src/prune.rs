@@ -67,6 +67,7 @@ impl Reconciler for Pruner {
                 .map_or_else(String::new, ToString::to_string);
             *self.place.lock().unwrap_or_else(PoisonError::into_inner) = next;
         }
+        inner.expire_flaky().await?;
         inner.trim_caches().await?;
         inner.sweep_workspaces().await?;
         inner
@@ -132,6 +133,17 @@ impl Inner {
             })
             .await?;
         Ok(1)
+    }
+
+    /// Forgets tests that have not wavered for as long as runs are kept.
+    async fn expire_flaky(&self) -> Result<(), PipelineError> {
+        let oldest = self.deps.clock.now().minus(self.config.keep_age);
+        self.deps
+            .store
+            .write::<_, PipelineError, _>(|tx| {
+                Box::pin(async move { Ok(store::expire_flaky(tx, oldest).await?) })
+            })
+            .await
     }
 
     /// Trims the caches that runs have used since the last time, once nothing is under way there.

@@ -1,5 +1,8 @@
 //! What people and programs ask of the pipeline.
 
+mod approval;
+mod artifacts;
+
 use std::time::Duration;
 
 use ondol_auth::{Action as Permission, Ctx, Denied, VisibleScope, visible_scope};
@@ -14,6 +17,7 @@ use crate::Pipeline;
 use crate::error::PipelineError;
 use crate::logs::{self, LogStream};
 use crate::model::{Run, RunState, Step, TestReport, Trigger};
+use crate::plan::critical_path;
 use crate::store::{self, ListQuery, NewRun};
 
 /// The most runs of one page.
@@ -53,6 +57,8 @@ pub struct RunDetail {
     pub steps: Vec<Step>,
     /// What tests reported.
     pub tests: Vec<TestReport>,
+    /// The steps of which each waited for the one before it, up to the one that ended last.
+    pub critical_path: Vec<StepName>,
     /// The effective specification, once the code was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -182,6 +188,7 @@ impl Pipeline {
                     let tests = store::load_reports(tx, id).await?;
                     Ok(Some(RunDetail {
                         run,
+                        critical_path: critical_path(&steps),
                         steps,
                         tests,
                         spec,
@@ -216,7 +223,7 @@ impl Pipeline {
     }
 
     /// The run, when the principal may do this with it.
-    async fn permitted(
+    pub(crate) async fn permitted(
         &self,
         ctx: &Ctx,
         id: &RunId,
@@ -252,6 +259,11 @@ impl Pipeline {
         query: LogQuery,
     ) -> Result<LogStream, PipelineError> {
         self.permitted(ctx, run, Permission::Read).await?;
+        let found = self.step_of(run, step).await?;
+        Ok(logs::stream(self.0.clone(), found, query))
+    }
+
+    async fn step_of(&self, run: &RunId, step: &StepName) -> Result<Step, PipelineError> {
         let found = self
             .0
             .deps
@@ -260,11 +272,10 @@ impl Pipeline {
                 Box::pin(async move { Ok(store::load_step_of(tx, run, step).await?) })
             })
             .await?;
-        let found = found.ok_or_else(|| PipelineError::NoStep {
+        found.ok_or_else(|| PipelineError::NoStep {
             run: *run,
             step: step.to_string(),
-        })?;
-        Ok(logs::stream(self.0.clone(), found, query))
+        })
     }
 
     /// Ends a run: at once when it is queued, otherwise as soon as its steps have stopped.
@@ -362,12 +373,14 @@ impl Pipeline {
             .write::<_, PipelineError, _>(|tx| {
                 Box::pin(async move {
                     let id = crate::follow::new_id(tx.now());
+                    let concurrency = crate::follow::concurrency(tx, project, trigger).await?;
                     let new = NewRun {
                         id,
                         project: project.clone(),
                         trigger: trigger.clone(),
                         retry_of: None,
                         commit: trigger.commit().cloned(),
+                        lane: crate::follow::lane(trigger, &concurrency),
                         chain: id.to_string(),
                         author: author.to_owned(),
                     };

@@ -45,6 +45,10 @@ event_types! {
     STEP_STARTED = "dev.cdevents.taskrun.started.0.3.0";
     /// A step ended.
     STEP_FINISHED = "dev.cdevents.taskrun.finished.0.3.0";
+    /// A person approved a step that waited for one.
+    APPROVAL_GIVEN = "dev.cdeventsx.ondol-approval.given.0.1.0";
+    /// A person refused a step that waited for an approval.
+    APPROVAL_REFUSED = "dev.cdeventsx.ondol-approval.refused.0.1.0";
     /// A suite of tests ended.
     TEST_SUITE_FINISHED = "dev.cdevents.testsuiterun.finished.0.3.0";
     /// An image was built.

@@ -1,5 +1,6 @@
 //! The routes, one file per noun.
 
+mod artifacts;
 mod background;
 mod data;
 mod deploy;
@@ -36,6 +37,7 @@ fn parts() -> OpenApiRouter<Rooms> {
             .merge(status::routes())
             .merge(projects::routes())
             .merge(runs::routes())
+            .merge(artifacts::routes())
             .merge(deploy::routes())
             .merge(logs::routes())
             .merge(events::routes())

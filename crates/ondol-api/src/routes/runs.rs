@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::extract::{Caller, Path, Query};
+use crate::extract::{Body, Caller, Path, Query};
 use crate::live;
 use crate::page::{MAX_PAGE, Page, PageQuery};
 use crate::problem::{Answer, Refusal};
@@ -36,6 +36,8 @@ pub(super) fn routes() -> OpenApiRouter<Rooms> {
         .routes(routes!(watch))
         .routes(routes!(cancel))
         .routes(routes!(retry))
+        .routes(routes!(approve))
+        .routes(routes!(reject))
 }
 
 fn seconds(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<f64> {
@@ -83,6 +85,8 @@ pub(super) struct RunView {
     steps: Vec<StepView>,
     /// What tests reported.
     tests: Vec<TestReport>,
+    /// The steps of which each waited for the one before it, up to the one that ended last.
+    critical_path: Vec<StepName>,
     /// Where the project's service answers.
     url: String,
     /// The effective specification, once the code was read.
@@ -109,6 +113,7 @@ fn view(rooms: &Rooms, detail: RunDetail) -> RunView {
         summary: detail.run.into(),
         steps,
         tests: detail.tests,
+        critical_path: detail.critical_path,
         spec: detail.spec,
         explain: detail.explain,
     }
@@ -398,4 +403,39 @@ async fn retry(
         .await
         .map_err(Refusal::from)?;
     Ok((StatusCode::CREATED, Json(run.into())))
+}
+
+/// What to say about it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ApprovalBody {
+    /// Kept with the step and its event.
+    #[serde(default)]
+    comment: String,
+}
+
+/// Approves a step that waits for a person.
+#[utoipa::path(post, path = "/runs/{run}/steps/{step}/approve", tag = "runs", request_body = ApprovalBody, params(("run" = RunId, Path), ("step" = StepName, Path)), responses((status = 200, body = Step)))]
+async fn approve(
+    State(rooms): State<Rooms>,
+    Caller(ctx): Caller,
+    Path((run, step)): Path<(RunId, StepName)>,
+    Body(body): Body<ApprovalBody>,
+) -> Answer<Json<Step>> {
+    let pipeline = &rooms.pipeline;
+    let decided = pipeline.decide_approval(&ctx, &run, &step, true, &body.comment);
+    Ok(Json(decided.await?))
+}
+
+/// Refuses a step that waits for a person; the run ends as refused.
+#[utoipa::path(post, path = "/runs/{run}/steps/{step}/reject", tag = "runs", request_body = ApprovalBody, params(("run" = RunId, Path), ("step" = StepName, Path)), responses((status = 200, body = Step)))]
+async fn reject(
+    State(rooms): State<Rooms>,
+    Caller(ctx): Caller,
+    Path((run, step)): Path<(RunId, StepName)>,
+    Body(body): Body<ApprovalBody>,
+) -> Answer<Json<Step>> {
+    let pipeline = &rooms.pipeline;
+    let decided = pipeline.decide_approval(&ctx, &run, &step, false, &body.comment);
+    Ok(Json(decided.await?))
 }

@@ -1,14 +1,17 @@
 //! Runs, steps, their state machines, and what tests reported.
 
+mod artifact;
 mod report;
 mod run;
 mod step;
 
-pub use report::{CaseResult, CaseStatus, TestReport};
+pub use artifact::Artifact;
+pub use report::{CaseResult, CaseStatus, FlakyTest, TestReport};
 pub use run::{CancelRequest, DataRef, Run, RunOutcome, RunState, Trigger};
+pub(crate) use step::service_workloads;
 pub use step::{
-    CommandWork, Conclusion, DEFINITION_VERSION, Definition, Join, Need, Place, Program, Step,
-    StepKind, StepOutcome, StepState, Work,
+    CommandWork, Conclusion, DEFINITION_VERSION, Definition, Join, Member, Need, Place, Program,
+    Step, StepKind, StepOutcome, StepState, Work,
 };
 
 /// A state machine was asked for a transition that it does not have.

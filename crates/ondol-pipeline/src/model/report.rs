@@ -1,5 +1,6 @@
 //! What the tests of a step reported.
 
+use ondol_types::{RunId, StepName, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -27,6 +28,24 @@ pub struct CaseResult {
     pub message: String,
     /// How long it took, in seconds.
     pub seconds: f64,
+}
+
+/// A test that passed and failed on the same commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlakyTest {
+    /// The step that ran it; for a matrix, the name of all of them.
+    pub stage: StepName,
+    /// Suite or class and name of the test.
+    pub name: String,
+    /// How often it was seen to waver.
+    pub times: i64,
+    /// When first.
+    pub first_at: Timestamp,
+    /// When last.
+    pub last_at: Timestamp,
+    /// The run that saw it last.
+    pub last_run: RunId,
 }
 
 /// The sum of all JUnit files that one step wrote.

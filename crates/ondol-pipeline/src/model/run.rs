@@ -180,6 +180,9 @@ pub struct Run {
     /// The data that it trains on, once that is decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DataRef>,
+    /// What it is worked off with, one after the other.
+    #[serde(skip)]
+    pub lane: String,
     /// Where it is in its life.
     pub state: RunState,
     /// How it ended.
@@ -281,6 +284,7 @@ pub(crate) mod tests {
             number: 1,
             branch: trigger.branch().map(str::to_owned),
             commit: trigger.commit().cloned(),
+            lane: trigger.lane(),
             trigger,
             retry_of: None,
             data: None,

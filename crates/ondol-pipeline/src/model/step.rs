@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ondol_spec::model::{AutoTrain, Limits, Pattern, SecretRef};
+use ondol_spec::model::{Approve, AutoTrain, Limits, Pattern, SecretRef, ServiceName, StepService};
 use ondol_types::{RelPath, RunId, StepId, StepName, Timestamp, WorkloadId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -114,6 +114,9 @@ pub struct CommandWork {
     pub links: Vec<RelPath>,
     /// Further JUnit files to read, as patterns.
     pub junit: Vec<Pattern>,
+    /// Tests whose failures do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<Pattern>,
     /// What it may use.
     pub limits: Limits,
     /// Secrets that it receives.
@@ -125,6 +128,18 @@ pub struct CommandWork {
     /// Whether its project trains a model, so that it is told where runs are tracked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tracked: bool,
+    /// Files of the work directory that are kept with the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Pattern>,
+    /// Steps whose artifacts are laid out in the work directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub takes: Vec<StepName>,
+    /// The image that it runs in; without one it is a process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Programs that run beside it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<ServiceName, StepService>,
 }
 
 /// The work of a step.
@@ -135,6 +150,20 @@ pub enum Work {
     Command(Box<CommandWork>),
     /// An action of the platform, by its name.
     Action(String),
+}
+
+/// The matrix that a step is one of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// The name of the step that passes when all of them have.
+    pub group: StepName,
+    /// What people call this one, such as `test (python=3.12)`.
+    pub label: String,
+    /// Whether the failure of another one ends it.
+    pub fail_fast: bool,
+    /// The most of them at the same time.
+    pub max_parallel: Option<u32>,
 }
 
 /// Everything about a step that does not change while it lives.
@@ -155,6 +184,12 @@ pub struct Definition {
     pub allow_failure: bool,
     /// Whether it mostly waits, so that it takes no place from others.
     pub waits: bool,
+    /// The matrix that it is one of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Member>,
+    /// That it waits for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approve>,
 }
 
 impl Definition {
@@ -168,6 +203,8 @@ impl Definition {
             repeatable: true,
             allow_failure: false,
             waits: false,
+            matrix: None,
+            approval: None,
         }
     }
 
@@ -198,6 +235,13 @@ impl Definition {
             Work::Command(work) => Some(work),
             Work::Action(_) => None,
         }
+    }
+
+    /// The programs beside it.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (&ServiceName, &StepService)> {
+        self.as_command()
+            .into_iter()
+            .flat_map(|work| &work.services)
     }
 }
 
@@ -246,6 +290,9 @@ pub struct Step {
     pub run: RunId,
     /// Its name in the run.
     pub name: StepName,
+    /// What people call it, where that is more than its name: `test (python=3.12)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Its place in the list that people see.
     pub ordinal: i64,
     /// What kind of work it is.
@@ -319,6 +366,7 @@ impl Step {
         Self {
             id,
             run,
+            label: definition.matrix.as_ref().map(|of| of.label.clone()),
             ordinal,
             kind,
             needs,
@@ -451,6 +499,20 @@ impl Step {
         Ok(self.fence)
     }
 
+    /// Its label or its name.
+    pub fn title(&self) -> &str {
+        self.label.as_deref().unwrap_or(self.name.as_str())
+    }
+
+    /// Whether it failed in a way that ends the rest of its matrix.
+    pub(crate) fn ends_its_matrix(&self) -> bool {
+        use StepOutcome::{Error, Failure, Refused, TimedOut};
+        !self.allow_failure
+            && self
+                .outcome
+                .is_some_and(|outcome| matches!(outcome, Failure | TimedOut | Error | Refused))
+    }
+
     /// Whether steps that need it to have passed may go on.
     pub fn passed(&self) -> bool {
         match self.outcome {
@@ -464,6 +526,11 @@ impl Step {
             Some(StepOutcome::Skipped | StepOutcome::Cancelled) | None => false,
         }
     }
+}
+
+/// The workloads of a program beside a step: the program, and what asks whether it is ready.
+pub(crate) fn service_workloads(step: &StepId, service: &ServiceName) -> [WorkloadId; 2] {
+    ["", "/ready"].map(|what| WorkloadId::derived(&format!("{step}/services/{service}{what}")))
 }
 
 #[cfg(test)]
@@ -481,11 +548,16 @@ mod tests {
                     path: Vec::new(),
                     links: Vec::new(),
                     junit: Vec::new(),
+                    quarantine: Vec::new(),
                     limits: Limits::default(),
                     secrets: Vec::new(),
                     data: None,
                     model: None,
                     tracked: false,
+                    artifacts: Vec::new(),
+                    takes: Vec::new(),
+                    image: None,
+                    services: BTreeMap::new(),
                 },
                 Duration::from_secs(1),
             ),

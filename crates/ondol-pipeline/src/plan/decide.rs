@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ondol_types::{StepId, Timestamp};
+use ondol_types::{StepId, StepName, Timestamp};
 use ondol_workload::Exit;
 
 use crate::model::{
@@ -71,18 +71,19 @@ pub(crate) fn decide(
         return vec![Decision::FinishRun(outcome, reason)];
     }
     let absent = Seen::Absent;
+    let mut matrices = Matrices::of(steps);
     steps
         .iter()
         .filter_map(|step| {
             let seen = seen.get(&step.id).unwrap_or(&absent);
             match (step.state, step.kind) {
                 (StepState::Finished, _) => None,
-                (StepState::Pending, _) => pending(run, step, steps, now),
+                (StepState::Pending, _) => pending(run, step, steps, &mut matrices, now),
                 (StepState::Ready, StepKind::Command) => {
-                    ready_command(run.cancel.as_ref(), step, seen)
+                    ready_command(called_off(run, step, steps), step, seen)
                 }
                 (StepState::Running, StepKind::Command) => {
-                    running_command(run.cancel.as_ref(), step, seen, now)
+                    running_command(called_off(run, step, steps), step, seen, now)
                 }
                 (StepState::Ready | StepState::Running, StepKind::Action) => {
                     action(run.cancel.as_ref(), step, seen, now)
@@ -92,16 +93,77 @@ pub(crate) fn decide(
         .collect()
 }
 
-fn cancelled(cancel: &CancelRequest, step: &Step) -> Decision {
-    Decision::Conclude(
-        step.id,
-        Conclusion::because(StepOutcome::Cancelled, cancel.reason.clone()),
-    )
+/// Why a step that began is to end before its time: somebody cancelled the run, or another step
+/// of its matrix failed.
+pub(crate) fn called_off(run: &Run, step: &Step, steps: &[Step]) -> Option<String> {
+    if let Some(cancel) = &run.cancel {
+        return Some(cancel.reason.clone());
+    }
+    failed_beside(step, steps)
 }
 
-fn pending(run: &Run, step: &Step, steps: &[Step], now: Timestamp) -> Option<Decision> {
+/// The step of the same matrix whose failure ends this one, in words.
+fn failed_beside(step: &Step, steps: &[Step]) -> Option<String> {
+    let of = step.definition.matrix.as_ref().filter(|of| of.fail_fast)?;
+    let failed = steps.iter().find(|other| {
+        other.id != step.id
+            && other.ends_its_matrix()
+            && other
+                .definition
+                .matrix
+                .as_ref()
+                .is_some_and(|its| its.group == of.group)
+    })?;
+    Some(format!(
+        "`{}` failed, and `fail_fast` ends the others",
+        failed.title()
+    ))
+}
+
+/// How many steps of each matrix are at work, or are to be in this round.
+struct Matrices<'a>(BTreeMap<&'a StepName, u32>);
+
+impl<'a> Matrices<'a> {
+    fn of(steps: &'a [Step]) -> Self {
+        let mut busy = BTreeMap::new();
+        for step in steps {
+            let working = matches!(step.state, StepState::Ready | StepState::Running);
+            if let (true, Some(of)) = (working, &step.definition.matrix) {
+                *busy.entry(&of.group).or_default() += 1;
+            }
+        }
+        Self(busy)
+    }
+
+    /// Whether there is room for one more; takes it.
+    fn admits(&mut self, step: &'a Step) -> bool {
+        let Some(of) = &step.definition.matrix else {
+            return true;
+        };
+        let busy = self.0.entry(&of.group).or_default();
+        let room = of.max_parallel.is_none_or(|most| *busy < most);
+        *busy += u32::from(room);
+        room
+    }
+}
+
+fn cancelled(reason: &str, step: &Step) -> Decision {
+    Decision::Conclude(step.id, Conclusion::because(StepOutcome::Cancelled, reason))
+}
+
+fn pending<'a>(
+    run: &Run,
+    step: &'a Step,
+    steps: &[Step],
+    matrices: &mut Matrices<'a>,
+    now: Timestamp,
+) -> Option<Decision> {
     if let Some(cancel) = &run.cancel {
-        return Some(cancelled(cancel, step));
+        return Some(cancelled(&cancel.reason, step));
+    }
+    if let Some(reason) = failed_beside(step, steps) {
+        let skipped = Conclusion::because(StepOutcome::Skipped, reason);
+        return Some(Decision::Conclude(step.id, skipped));
     }
     let mut waiting = step.not_before.is_some_and(|moment| moment > now);
     for need in &step.needs {
@@ -122,7 +184,7 @@ fn pending(run: &Run, step: &Step, steps: &[Step], now: Timestamp) -> Option<Dec
             ));
         }
     }
-    (!waiting).then_some(Decision::Admit(step.id))
+    (!waiting && matrices.admits(step)).then_some(Decision::Admit(step.id))
 }
 
 /// Names the step at the root of it, not the last of a row of skipped ones.
@@ -152,24 +214,26 @@ fn blocked(earlier: &Step, steps: &[Step]) -> String {
         Some(StepOutcome::Cancelled) => "was cancelled",
         Some(StepOutcome::Skipped) => {
             let why = cause.reason.as_deref().unwrap_or("it had nothing to do");
-            return format!("`{}` was skipped: {why}", cause.name);
+            return format!("`{}` was skipped: {why}", cause.title());
         }
         _ => "could not be carried out",
     };
-    format!("`{}` {word}", cause.name)
+    format!("`{}` {word}", cause.title())
 }
 
-fn ready_command(cancel: Option<&CancelRequest>, step: &Step, seen: &Seen) -> Option<Decision> {
-    match (seen, cancel) {
-        (Seen::Busy, _) => None,
-        (Seen::Absent, Some(cancel)) => Some(cancelled(cancel, step)),
+fn ready_command(called_off: Option<String>, step: &Step, seen: &Seen) -> Option<Decision> {
+    match (seen, called_off) {
+        (Seen::Busy, None) => None,
+        // It may be waiting for what runs beside it.
+        (Seen::Busy, Some(_)) => Some(Decision::Interrupt(step.id)),
+        (Seen::Absent, Some(reason)) => Some(cancelled(&reason, step)),
         (Seen::Absent, None) => Some(Decision::Launch(step.id)),
         (Seen::Alive | Seen::Exited(_), _) => Some(Decision::Adopt(step.id)),
     }
 }
 
 fn running_command(
-    cancel: Option<&CancelRequest>,
+    called_off: Option<String>,
     step: &Step,
     seen: &Seen,
     now: Timestamp,
@@ -178,7 +242,7 @@ fn running_command(
         Seen::Busy => None,
         Seen::Absent => Some(Decision::Judge(step.id, None)),
         Seen::Exited(exit) => Some(Decision::Judge(step.id, Some(exit.clone()))),
-        Seen::Alive if cancel.is_some() => Some(Decision::Stop(step.id)),
+        Seen::Alive if called_off.is_some() => Some(Decision::Stop(step.id)),
         Seen::Alive => overdue(step, now).then_some(Decision::Kill(step.id)),
     }
 }
@@ -192,7 +256,7 @@ fn action(
     match (seen, cancel) {
         (Seen::Busy, None) => overdue(step, now).then_some(Decision::Interrupt(step.id)),
         (Seen::Busy, Some(_)) => Some(Decision::Interrupt(step.id)),
-        (_, Some(cancel)) => Some(cancelled(cancel, step)),
+        (_, Some(cancel)) => Some(cancelled(&cancel.reason, step)),
         (_, None) => Some(Decision::Act(step.id)),
     }
 }

@@ -9,14 +9,18 @@
 //! - `install` and `build` that a project does not have count as passed. What this run does not
 //!   have for another reason (no training, no release from this branch, a step for other
 //!   branches) takes the steps that need it out of the run as well.
+//! - The steps of a matrix stand side by side in front of the step that has the name of all of
+//!   them: what is to come before that one comes before each of them.
+//! - Artifacts go along what the user wrote, not along what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ondol_types::StepName;
 
 use super::graph::{Built, Node, Wish, built_in};
+use super::instances::Wishes;
 use crate::error::PipelineError;
-use crate::model::{Definition, Join, Need};
+use crate::model::{Definition, Join, Need, Work};
 
 fn rank(name: &str) -> Option<usize> {
     let name = if name == built_in::RELEASE {
@@ -51,9 +55,12 @@ struct Vertex {
 struct Builder<'a> {
     vertices: Vec<Vertex>,
     wishes: &'a BTreeMap<StepName, Wish>,
+    groups: &'a BTreeMap<StepName, Vec<StepName>>,
     /// Spine vertices in order, by rank; the last of several `build` stands for all.
     spine: Vec<(usize, usize)>,
     explicit: Vec<(usize, usize)>,
+    /// Whose artifacts are given to whom.
+    gives: Vec<(usize, usize)>,
 }
 
 fn bad(text: String) -> PipelineError {
@@ -62,12 +69,12 @@ fn bad(text: String) -> PipelineError {
 
 /// Joins everything and sorts it; `checkout` is left out of the result.
 pub(super) fn join(
-    wishes: &BTreeMap<StepName, Wish>,
+    wishes: &Wishes,
     taken: &[String],
     built: Vec<Built>,
     branch: &str,
 ) -> Result<Vec<Node>, PipelineError> {
-    for name in wishes.keys() {
+    for name in wishes.steps.keys() {
         let reserved =
             rank(name.as_str()).is_some() || taken.iter().any(|word| word == name.as_str());
         if reserved {
@@ -78,9 +85,11 @@ pub(super) fn join(
     }
     let mut builder = Builder {
         vertices: Vec::new(),
-        wishes,
+        wishes: &wishes.steps,
+        groups: &wishes.groups,
         spine: Vec::new(),
         explicit: Vec::new(),
+        gives: Vec::new(),
     };
     builder.add_spine(built)?;
     builder.add_wishes(branch)?;
@@ -175,6 +184,8 @@ impl Builder<'_> {
                 missing |= wish.needs.is_empty()
                     && !after.is_empty()
                     && after.iter().all(|absent| *absent);
+                let members = self.groups.get(name).into_iter().flatten();
+                missing |= members.into_iter().any(|member| !present.contains(member));
                 if missing {
                     gone.push(name.clone());
                 }
@@ -217,6 +228,22 @@ impl Builder<'_> {
                 None => Target::Absent,
             },
             None => Target::Absent,
+        }
+    }
+
+    /// The steps of a matrix, or the one step that is meant.
+    fn members(
+        &self,
+        name: &StepName,
+        vertex: usize,
+        users: &BTreeMap<StepName, usize>,
+    ) -> Vec<usize> {
+        match self.groups.get(name) {
+            Some(members) => members
+                .iter()
+                .filter_map(|member| users.get(member).copied())
+                .collect(),
+            None => vec![vertex],
         }
     }
 
@@ -267,12 +294,23 @@ impl Builder<'_> {
             for (list, join) in [(&wish.needs, Join::Passed), (&wish.after, Join::Ended)] {
                 for earlier in list {
                     match self.target(earlier, &users) {
-                        Target::Vertex(from) => self.link(from, vertex, join),
+                        Target::Vertex(from) => {
+                            self.link(from, vertex, join);
+                            for giver in self.members(earlier, from, &users) {
+                                self.gives.push((giver, vertex));
+                            }
+                        }
                         Target::Void(rank) => self.link(self.spine_before(rank), vertex, join),
                         Target::Absent => {}
                     }
                 }
             }
+            if let Some(group) = &wish.member_of
+                && let Target::Vertex(to) = self.target(group, &users)
+            {
+                self.link(vertex, to, Join::Passed);
+            }
+            let own = self.members(name, vertex, &users);
             for later in &wish.before {
                 match self.target(later, &users) {
                     Target::Vertex(0) => {
@@ -281,7 +319,12 @@ impl Builder<'_> {
                             built_in::CHECKOUT
                         )));
                     }
-                    Target::Vertex(to) => self.link(vertex, self.entry(to), Join::Passed),
+                    Target::Vertex(to) => {
+                        for to in self.members(later, self.entry(to), &users) {
+                            self.link(vertex, to, Join::Passed);
+                            self.gives.extend(own.iter().map(|giver| (*giver, to)));
+                        }
+                    }
                     Target::Void(rank) => {
                         if let Some(to) = self.spine_after(rank) {
                             self.link(vertex, self.entry(to), Join::Passed);
@@ -330,7 +373,8 @@ impl Builder<'_> {
                 // Whatever it waits for may have been skipped for want of code.
                 more.push((0, vertex));
             }
-            let open_ended = self.wishes[&self.vertices[vertex].name].before.is_empty();
+            let wish = &self.wishes[&self.vertices[vertex].name];
+            let open_ended = wish.before.is_empty() && wish.member_of.is_none();
             let gate = self.spine_after(floor.unwrap_or(TEST).max(TEST));
             if let (true, Some(gate)) = (open_ended, gate) {
                 more.push((vertex, self.entry(gate)));
@@ -371,7 +415,7 @@ impl Builder<'_> {
                 let this = &self.vertices[vertex];
                 Node {
                     name: this.name.clone(),
-                    definition: this.definition.clone(),
+                    definition: self.given(vertex),
                     needs: this
                         .needs
                         .iter()
@@ -384,6 +428,25 @@ impl Builder<'_> {
                 }
             })
             .collect())
+    }
+
+    /// What a vertex does, with the names of those whose artifacts it is given.
+    fn given(&self, vertex: usize) -> Definition {
+        let mut definition = self.vertices[vertex].definition.clone();
+        if let Work::Command(work) = &mut definition.work {
+            let keeps = |giver: usize| {
+                let work = self.vertices[giver].definition.as_command();
+                work.is_some_and(|work| !work.artifacts.is_empty())
+            };
+            let takes: BTreeSet<StepName> = self
+                .gives
+                .iter()
+                .filter(|(giver, to)| *to == vertex && keeps(*giver))
+                .map(|(giver, _)| self.vertices[*giver].name.clone())
+                .collect();
+            work.takes = takes.into_iter().collect();
+        }
+        definition
     }
 
     /// Names the steps of one circle among those that could not be placed.

@@ -7,15 +7,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ondol_spec::model::{Code, Command, Limits, Spec, Train};
+use ondol_spec::model::{Code, Command, Engine, Limits, Spec, Train};
 use ondol_types::{DatasetName, RelPath, StepName};
 
 use super::edges;
+use super::instances::{Wishes, expand};
 use crate::error::PipelineError;
 use crate::model::{CommandWork, DataRef, Definition, Need, Place, Program, Trigger};
 
 /// The action that stands in for the tests of a project without tests.
 pub const NO_TESTS_ACTION: &str = "no-tests";
+
+/// The action that stands for all steps of a matrix: it has passed when they have.
+pub(crate) const GATHER_ACTION: &str = "gather";
 
 /// Names of the steps that Ondol brings.
 pub mod built_in {
@@ -53,7 +57,10 @@ const IMAGE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const DEPLOY_TIMEOUT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The most steps that a run may have.
-pub(crate) const MAX_STEPS: usize = 200;
+pub(crate) const MAX_STEPS: usize = 400;
+
+/// The action that waits for a person.
+pub(crate) const APPROVE_ACTION: &str = "approve";
 
 /// What is known about data and models when the graph is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,11 +135,12 @@ pub fn graph(input: GraphInput<'_>) -> Result<Graph, PipelineError> {
     let mut graph = Graph::default();
     if let Some(only) = validation_only(&input, &mut graph) {
         let built = vec![only];
-        graph.nodes = edges::join(&BTreeMap::new(), &[], built, input.branch)?;
+        graph.nodes = edges::join(&Wishes::default(), &[], built, input.branch)?;
         return Ok(graph);
     }
     let lesson = lesson(&input);
-    let mut built = code_steps(input.spec, &mut graph);
+    let mut wishes = user_steps(input.spec)?;
+    let mut built = code_steps(input.spec, &mut graph, &mut wishes)?;
     let mut after = Vec::new();
     if let Some(train) = &input.spec.train {
         training_steps(
@@ -143,7 +151,7 @@ pub fn graph(input: GraphInput<'_>) -> Result<Graph, PipelineError> {
     let extra: Vec<String> = (1..input.spec.build.commands.len())
         .map(|number| format!("{}-{number}", built_in::BUILD))
         .collect();
-    let mut nodes = edges::join(&user_steps(input.spec), &extra, built, input.branch)?;
+    let mut nodes = edges::join(&wishes, &extra, built, input.branch)?;
     // Steps that will not run stand where people look for them, in front of what they belong to.
     let place = nodes
         .iter()
@@ -260,15 +268,34 @@ fn shell(spec: &Spec, run: &str, place: Place, env: &BTreeMap<String, String>) -
             Place::Copy => spec.build.cache.clone(),
         },
         junit: Vec::new(),
+        quarantine: Vec::new(),
         limits: Limits::default(),
         secrets: Vec::new(),
         data: None,
         model: None,
         tracked: spec.train.is_some(),
+        artifacts: Vec::new(),
+        takes: Vec::new(),
+        image: None,
+        services: BTreeMap::new(),
     }
 }
 
-fn code_steps(spec: &Spec, graph: &mut Graph) -> Vec<Built> {
+/// The image of a command, where it asks for one or for the engine that needs one.
+fn image(spec: &Spec, image: Option<&String>, engine: Engine) -> Option<String> {
+    let base = || spec.build.base.as_ref().map(ToString::to_string);
+    match image {
+        Some(image) => Some(image.clone()),
+        None if engine == Engine::Container => base(),
+        None => None,
+    }
+}
+
+fn code_steps(
+    spec: &Spec,
+    graph: &mut Graph,
+    wishes: &mut Wishes,
+) -> Result<Vec<Built>, PipelineError> {
     let mut steps = vec![built(built_in::CHECKOUT, checkout_definition())];
     let command = |command: &Command| {
         let mut env = spec.build.env.clone();
@@ -293,7 +320,27 @@ fn code_steps(spec: &Spec, graph: &mut Graph) -> Vec<Built> {
         Some(test) => {
             let mut work = shell(spec, &test.run, Place::Copy, &test.env);
             work.junit = test.junit.clone();
-            built(built_in::TEST, Definition::command(work, test.timeout.duration()))
+            work.quarantine = test.quarantine.clone();
+            work.artifacts = test.artifacts.clone();
+            work.image = image(spec, test.image.as_ref(), test.engine);
+            work.services = test.services.clone();
+            let definition = Definition::command(work, test.timeout.duration());
+            let definition = match &test.matrix {
+                Some(matrix) => {
+                    let wish = Wish {
+                        definition,
+                        // Whatever the spine has in front of the tests.
+                        needs: name(built_in::BUILD).into_iter().collect(),
+                        before: Vec::new(),
+                        after: Vec::new(),
+                        branches: Vec::new(),
+                        member_of: None,
+                    };
+                    expand(built_in::TEST, matrix, wish, wishes)?
+                }
+                None => definition,
+            };
+            built(built_in::TEST, definition)
         }
         None => {
             graph.notes.push(
@@ -302,7 +349,11 @@ fn code_steps(spec: &Spec, graph: &mut Graph) -> Vec<Built> {
             built(built_in::TEST, Definition::action(NO_TESTS_ACTION, Duration::from_secs(60)))
         }
     });
-    steps
+    Ok(steps)
+}
+
+fn name(text: &str) -> Option<StepName> {
+    text.parse().ok()
 }
 
 fn training_steps(
@@ -429,29 +480,65 @@ pub(super) struct Wish {
     pub(super) before: Vec<StepName>,
     pub(super) after: Vec<StepName>,
     pub(super) branches: Vec<ondol_spec::model::Pattern>,
+    /// The step that stands for all of its matrix, which comes directly behind it.
+    pub(super) member_of: Option<StepName>,
 }
 
-fn user_steps(spec: &Spec) -> BTreeMap<StepName, Wish> {
-    spec.steps
-        .iter()
-        .map(|(name, step)| {
-            let mut work = shell(spec, &step.run, Place::Copy, &step.env);
-            work.junit = step.junit.clone();
-            work.limits = step.limits.clone();
-            let definition = Definition {
+fn user_steps(spec: &Spec) -> Result<Wishes, PipelineError> {
+    let mut wishes = Wishes::default();
+    for (name, step) in &spec.steps {
+        let mut work = shell(spec, &step.run, Place::Copy, &step.env);
+        work.junit = step.junit.clone();
+        work.limits = step.limits.clone();
+        work.artifacts = step.artifacts.clone();
+        work.image = image(spec, step.image.as_ref(), step.engine);
+        work.services = step.services.clone();
+        let definition = match &step.approve {
+            Some(approve) => Definition {
+                allow_failure: step.allow_failure,
+                waits: true,
+                approval: Some(approve.clone()),
+                ..Definition::action(APPROVE_ACTION, approve.timeout.duration())
+            },
+            None => Definition {
                 retries: u32::from(step.retries.min(10)),
                 repeatable: step.repeatable,
                 allow_failure: step.allow_failure,
                 ..Definition::command(work, step.timeout.duration())
-            };
-            let wish = Wish {
-                definition,
-                needs: step.needs.clone(),
-                before: step.before.clone(),
-                after: step.after.clone(),
-                branches: step.branches.clone(),
-            };
-            (name.clone(), wish)
-        })
-        .collect()
+            },
+        };
+        let wish = Wish {
+            definition,
+            needs: step.needs.clone(),
+            before: step.before.clone(),
+            after: step.after.clone(),
+            branches: step.branches.clone(),
+            member_of: None,
+        };
+        match &step.matrix {
+            None => {
+                wishes.add(name.clone(), wish)?;
+            }
+            Some(matrix) => {
+                let group = Wish {
+                    needs: Vec::new(),
+                    after: Vec::new(),
+                    ..wish.clone()
+                };
+                let members = Wish {
+                    before: Vec::new(),
+                    ..wish
+                };
+                let definition = expand(name.as_str(), matrix, members, &mut wishes)?;
+                wishes.add(
+                    name.clone(),
+                    Wish {
+                        definition,
+                        ..group
+                    },
+                )?;
+            }
+        }
+    }
+    Ok(wishes)
 }

@@ -314,3 +314,116 @@ fn other_data_is_only_checked() {
     assert_eq!(shown(&graph), ["validate(checkout)"]);
     assert!(graph.notes[0].contains("only checked"));
 }
+
+fn of_matrix() -> serde_json::Value {
+    json!({ "values": { "v": ["1", "2"] } })
+}
+
+#[test]
+fn a_matrix_of_tests_stands_where_the_tests_stood() {
+    let mut spec = web(json!({
+        "codegen": { "run": "x", "before": ["test"], "artifacts": ["gen/**"] },
+        "report": { "run": "x", "after": ["test"] },
+        "size": { "run": "x", "needs": ["test"] },
+    }));
+    let test = spec.test.as_mut().unwrap();
+    test.matrix = Some(serde_json::from_value(of_matrix()).unwrap());
+    test.image = Some("python:${{ matrix.v }}".into());
+    test.artifacts = vec!["out".parse().unwrap()];
+    test.env.insert("V".into(), "v${{matrix.v}}".into());
+    spec.build.install = Some(ondol_spec::model::Command::new("npm ci"));
+    let graph = made(&spec, &push("topic"), &TrainingState::default());
+    assert_eq!(
+        shown(&graph),
+        [
+            "install(checkout)",
+            "codegen(install)",
+            "test-1(install codegen)",
+            "test-2(install codegen)",
+            "test(install test-1 test-2)",
+            "report(checkout ~test)",
+            "size(test)",
+            "image(test report size)"
+        ]
+    );
+    let node = |name: &str| {
+        let found = graph.nodes.iter().find(|node| node.name.as_str() == name);
+        found.unwrap().clone()
+    };
+    let second = node("test-2").definition;
+    let of = second.matrix.clone().unwrap();
+    assert_eq!(
+        (of.group.as_str(), of.label.as_str()),
+        ("test", "test (v=2)")
+    );
+    let work = second.as_command().unwrap();
+    assert_eq!(work.image.as_deref(), Some("python:2"));
+    assert_eq!(work.env["MATRIX_V"], "2");
+    assert_eq!(work.env["V"], "v2");
+    let takes = |name: &str| -> Vec<String> {
+        let node = node(name);
+        let work = node.definition.as_command().unwrap();
+        work.takes.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(takes("test-1"), ["codegen"]);
+    assert_eq!(takes("size"), ["test-1", "test-2"]);
+    assert_eq!(takes("report"), ["test-1", "test-2"]);
+    assert!(node("test").definition.as_command().is_none());
+}
+
+#[test]
+fn a_matrix_of_a_step_is_one_for_what_stands_around_it() {
+    let mut step = json!({ "run": "x", "needs": ["checkout"], "before": ["image"], "matrix": of_matrix(), "branches": ["main"], "artifacts": ["x"] });
+    let around = json!({ "run": "x", "needs": ["e2e"] });
+    let spec = web(json!({ "e2e": step.clone(), "tell": around.clone() }));
+    assert_eq!(
+        steps(&spec, "main"),
+        [
+            "e2e-1(checkout)",
+            "e2e-2(checkout)",
+            "e2e(e2e-1 e2e-2)",
+            "tell(e2e)",
+            "test(checkout)",
+            "image(test e2e tell)",
+            "deploy(image)"
+        ]
+    );
+    assert_eq!(steps(&spec, "topic"), ["test(checkout)", "image(test)"]);
+    step["matrix"] = json!({ "values": { "v": ["1"] } });
+    let spec = web(json!({ "e2e": step, "e2e-1": around }));
+    let refused = graph(GraphInput {
+        spec: &spec,
+        trigger: &push("main"),
+        branch: "main",
+        training: &TrainingState::default(),
+    });
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("there is one already")
+    );
+}
+
+#[test]
+fn artifacts_go_along_what_was_written_and_not_along_what_follows() {
+    let spec = web(json!({
+        "pack": { "run": "x", "artifacts": ["dist/**"] },
+        "plain": { "run": "x", "needs": ["pack"] },
+        "gate": { "run": "x", "needs": ["plain"] },
+        "late": { "run": "x", "after": ["pack"] },
+    }));
+    let graph = made(&spec, &push("main"), &TrainingState::default());
+    let takes: Vec<(String, usize)> = graph
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            Some((
+                node.name.to_string(),
+                node.definition.as_command()?.takes.len(),
+            ))
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    assert_eq!(takes, [("late".to_owned(), 1), ("plain".to_owned(), 1)]);
+}

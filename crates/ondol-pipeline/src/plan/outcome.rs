@@ -99,7 +99,7 @@ pub(crate) fn settle(run: &Run, steps: &[Step]) -> (RunOutcome, Option<String>) 
             .reason
             .as_deref()
             .map_or(String::new(), |reason| format!(": {reason}"));
-        Some(format!("`{}` {word}{reason}", step.name))
+        Some(format!("`{}` {word}{reason}", step.title()))
     };
     if let (Some(cancel), Some(_)) = (&run.cancel, first(&[Cancelled])) {
         let outcome = if cancel.superseded {

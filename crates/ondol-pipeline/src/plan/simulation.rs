@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{Candidate, Decision, Occupied, Seen, Verdict, admit, decide, judge};
 use crate::model::{
-    CancelRequest, CommandWork, Conclusion, Definition, Join, Need, Place, Program, Run,
+    CancelRequest, CommandWork, Conclusion, Definition, Join, Member, Need, Place, Program, Run,
     RunOutcome, Step, StepKind, StepOutcome, StepState,
 };
 
@@ -23,11 +23,16 @@ fn definition(retries: u32) -> Definition {
         path: Vec::new(),
         links: Vec::new(),
         junit: Vec::new(),
+        quarantine: Vec::new(),
         limits: Limits::default(),
         secrets: Vec::new(),
         data: None,
         model: None,
         tracked: false,
+        artifacts: Vec::new(),
+        takes: Vec::new(),
+        image: None,
+        services: BTreeMap::new(),
     };
     Definition {
         retries,
@@ -501,4 +506,94 @@ fn what_outlives_its_timeout_is_killed() {
         decide(&run, &steps, &seen, began.plus(Duration::from_secs(121))),
         vec![Decision::Kill(id)]
     );
+}
+
+/// Steps of one matrix, of which `at_work` have begun.
+fn matrix(count: usize, at_work: usize, fail_fast: bool, max_parallel: Option<u32>) -> Vec<Step> {
+    let now = Timestamp::from_micros(1);
+    (0..count)
+        .map(|index| {
+            let mut step = command(&format!("m-{index}"), &[], 0);
+            step.ordinal = index as i64;
+            step.definition.matrix = Some(Member {
+                group: "m".parse().unwrap(),
+                label: format!("m (v={index})"),
+                fail_fast,
+                max_parallel,
+            });
+            step.label = Some(format!("m (v={index})"));
+            if index < at_work {
+                step.claim(now).unwrap();
+                step.begin(now).unwrap();
+            }
+            step
+        })
+        .collect()
+}
+
+fn running() -> (Run, Timestamp) {
+    let now = Timestamp::from_micros(1);
+    let mut run = crate::model::tests_support::run();
+    run.start(now).unwrap();
+    (run, now)
+}
+
+#[test]
+fn no_more_steps_of_a_matrix_run_than_may() {
+    let (run, now) = running();
+    let steps = matrix(6, 2, true, Some(3));
+    let seen: BTreeMap<StepId, Seen> = steps.iter().map(|step| (step.id, Seen::Alive)).collect();
+    let decisions = decide(&run, &steps, &seen, now);
+    assert_eq!(decisions, [Decision::Admit(steps[2].id)]);
+    let free = matrix(6, 2, true, None);
+    assert_eq!(decide(&run, &free, &seen, now).len(), 4);
+}
+
+#[test]
+fn a_failure_ends_the_rest_of_its_matrix_when_it_is_to() {
+    let (run, now) = running();
+    let mut steps = matrix(4, 3, true, None);
+    let failed = Conclusion::because(StepOutcome::Failure, "exited with 1");
+    steps[0].finish(failed.clone(), now).unwrap();
+    let seen = BTreeMap::from([(steps[1].id, Seen::Alive), (steps[2].id, Seen::Busy)]);
+    let decisions = decide(&run, &steps, &seen, now);
+    let why = "`m (v=0)` failed, and `fail_fast` ends the others";
+    assert_eq!(
+        decisions,
+        [
+            Decision::Stop(steps[1].id),
+            Decision::Conclude(steps[3].id, Conclusion::because(StepOutcome::Skipped, why)),
+        ]
+    );
+    // What it ends with then is no failure of its own, and no other attempt follows.
+    let stopped = Exit {
+        stopped: true,
+        ..world_exit(Some(143))
+    };
+    let off = super::called_off(&run, &steps[1], &steps);
+    let verdict = judge(&steps[1], Some(&stopped), off.as_deref());
+    let Verdict::Done(conclusion) = verdict else {
+        panic!("{verdict:?}")
+    };
+    assert_eq!(conclusion.outcome, StepOutcome::Cancelled);
+    let mut others = matrix(4, 3, false, None);
+    others[0].finish(failed, now).unwrap();
+    let seen = others.iter().map(|step| (step.id, Seen::Alive)).collect();
+    assert_eq!(
+        decide(&run, &others, &seen, now),
+        [Decision::Admit(others[3].id)]
+    );
+}
+
+fn world_exit(code: Option<i32>) -> Exit {
+    Exit {
+        code,
+        signal: None,
+        oom: false,
+        timed_out: false,
+        stopped: false,
+        lost: false,
+        at: Timestamp::from_micros(0),
+        usage: Usage::default(),
+    }
 }

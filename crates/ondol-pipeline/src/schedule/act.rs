@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ondol_spec::model::Spec;
+use ondol_spec::model::{Approve, Spec};
 use ondol_types::{Problem, StepId, StepName};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use super::tasks::Key;
 use crate::error::PipelineError;
 use crate::log::ActionLog;
 use crate::model::{Conclusion, Run, Step, StepOutcome, StepState, Work};
-use crate::plan::{NO_TESTS_ACTION, built_in};
+use crate::plan::{APPROVE_ACTION, GATHER_ACTION, NO_TESTS_ACTION, built_in};
 use crate::ports::{ActionCtx, ActionOutcome};
 use crate::{Inner, events, store};
 
@@ -54,6 +54,9 @@ impl Inner {
                 step.take(&self.holder, now.plus(until))?;
                 if step.state == StepState::Ready {
                     step.begin(now)?;
+                    if let Some(approval) = &step.definition.approval {
+                        step.reason = Some(waiting(run, step, approval));
+                    }
                     return Ok(Some(vec![events::step_started(run, step)]));
                 }
                 Ok(Some(Vec::new()))
@@ -137,6 +140,21 @@ impl Inner {
                 ctx.log.line("this project has no tests, so there is nothing that keeps a mistake from being released");
                 ctx.log.line("add tests where the language expects them, or name a command under `test` in ondol.yaml");
                 Bounded::Done(Ok(ActionOutcome::Success(Value::Null)))
+            }
+            // What it stands for has passed, or it would not have begun.
+            (GATHER_ACTION, _) => Bounded::Done(Ok(ActionOutcome::Success(Value::Null))),
+            // Whoever approves or refuses ends the step, and with it this hold.
+            (APPROVE_ACTION, _) => {
+                ctx.log.line(step.reason.as_deref().unwrap_or_default());
+                let nobody = std::future::pending::<Result<ActionOutcome, Problem>>();
+                match bounded(step, &cancel, nobody).await {
+                    Bounded::TimedOut => {
+                        let seconds = step.definition.timeout().as_secs();
+                        let text = format!("nobody approved it within {seconds} s");
+                        Bounded::Done(Ok(ActionOutcome::Failed(text)))
+                    }
+                    other => other,
+                }
             }
             (_, Some(action)) => bounded(step, &cancel, action.run(&ctx)).await,
             (_, None) => {
@@ -227,6 +245,16 @@ impl Inner {
         self.reached("pipeline.action.after-finish");
         Ok(())
     }
+}
+
+/// What people read while a step waits for one of them.
+fn waiting(run: &Run, step: &Step, approval: &Approve) -> String {
+    let message = approval.message.as_deref();
+    let message = message.map_or(String::new(), |text| format!(": {text}"));
+    format!(
+        "it waits for an approval{message} (`ondol run approve {} {}`)",
+        run.number, step.name
+    )
 }
 
 /// Whether a step is still held as it was when the action began.

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use ondol_spec::model::SecretForm;
 use ondol_types::{ErrorKind, Problem};
-use ondol_workload::{Limits, WorkDir, WorkloadKind, WorkloadSpec};
+use ondol_workload::{WorkDir, WorkloadKind, WorkloadSpec};
+use tokio_util::sync::CancellationToken;
 
+use super::services::Addresses;
 use crate::error::PipelineError;
 use crate::model::{CommandWork, Conclusion, Place, Run, Step, StepOutcome, StepState};
-use crate::workspace::{Caches, Workspace, copy_tree, env, place_data, remove_tree};
+use crate::workspace::{Caches, Linked, Workspace, copy_tree, env, place_data, remove_tree};
 use crate::{Inner, events};
 
 /// How often a start that the platform could not carry out is tried again.
@@ -53,11 +55,17 @@ pub(super) fn pause(faults: u32) -> Duration {
 }
 
 impl Inner {
-    pub(super) async fn launch(self: &Arc<Self>, run: &Run, step: &Step) {
+    pub(super) async fn launch(
+        self: &Arc<Self>,
+        run: &Run,
+        step: &Step,
+        called_off: &CancellationToken,
+    ) {
         let Some(work) = step.definition.as_command() else {
             return;
         };
-        let starting = tokio::time::timeout(START_TIMEOUT, self.try_launch(run, step, work));
+        let starting =
+            tokio::time::timeout(START_TIMEOUT, self.try_launch(run, step, work, called_off));
         let problem = match starting.await {
             Ok(Ok(())) => return,
             Ok(Err(problem)) => problem,
@@ -71,15 +79,34 @@ impl Inner {
             // It runs after all; the next tick finds it.
             return;
         }
+        if let Err(error) = self.end_services(step).await {
+            // Not recorded as failed while something of it may run: the next tick tries again.
+            tracing::warn!(step.id = %step.id, error = %Problem::from(error).chain(), "cannot end what ran beside a step");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return;
+        }
         if let Err(error) = self.launch_failed(step, &problem).await {
             tracing::warn!(step.id = %step.id, error = %Problem::from(error).chain(), "cannot record that a step did not start");
         }
     }
 
-    async fn try_launch(&self, run: &Run, step: &Step, work: &CommandWork) -> Result<(), Problem> {
+    async fn try_launch(
+        &self,
+        run: &Run,
+        step: &Step,
+        work: &CommandWork,
+        called_off: &CancellationToken,
+    ) -> Result<(), Problem> {
+        let contained = self.contained(step, work).await?;
         self.prepare(run, step, work).await?;
+        let dir = work_dir(&self.workspace(&run.id), step, work);
+        self.give_artifacts(run, step, &dir).await?;
         self.reached("pipeline.step.after-prepare");
-        let spec = self.workload(run, step, work).await?;
+        let beside = self.start_services(run, step, work, called_off).await?;
+        let mut spec = self.workload(run, step, work, &beside).await?;
+        if let Some(container) = contained {
+            self.put_inside(run, step, container, &mut spec);
+        }
         self.deps.engine.start(spec).await?;
         self.reached("pipeline.step.after-start");
         self.record_start(&step.id).await?;
@@ -105,10 +132,15 @@ impl Inner {
             make(&reports)?;
             make(&caches.tools())?;
             if work.place == Place::Copy {
+                let how = match work.image {
+                    Some(_) => Linked::Absent,
+                    None => Linked::Links,
+                };
                 copy_tree(
                     &workspace.source(),
                     &workspace.copy(&step.name),
                     &work.links,
+                    how,
                 )?;
             }
             if let (Some(path), Some(data)) = (&work.data, &run.data) {
@@ -131,6 +163,7 @@ impl Inner {
         run: &Run,
         step: &Step,
         work: &CommandWork,
+        beside: &Addresses,
     ) -> Result<WorkloadSpec, Problem> {
         let workspace = self.workspace(&run.id);
         let caches = Caches::of(&self.config.cache, &run.project);
@@ -150,19 +183,21 @@ impl Inner {
             WorkloadKind::Once,
             command,
         );
-        spec.env = env::variables(run, step, work, &workspace, &caches, &branch);
+        let places = match work.image {
+            Some(_) => env::Places::inside(),
+            None => env::Places::outside(step, &workspace, &caches),
+        };
+        spec.env = env::variables(run, step, work, &workspace, &places, &branch);
+        for (name, value) in beside.variables(work.image.is_some()) {
+            spec.env.entry(name).or_insert(value);
+        }
         spec.labels = [("run", run.id.to_string()), ("step", step.name.to_string())]
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
         spec.work_dir = WorkDir::Existing(work_dir(&workspace, step, work));
         spec.timeout = Some(step.definition.timeout());
-        let usual = Limits::default();
-        spec.limits = Limits {
-            cpu_cores: work.limits.cpu,
-            memory_bytes: work.limits.memory.map(|size| size.bytes()),
-            pids: work.limits.pids.or(usual.pids),
-        };
+        spec.limits = super::services::limits(&work.limits);
         if !work.secrets.is_empty() {
             let names: Vec<_> = work
                 .secrets
@@ -233,6 +268,16 @@ impl Inner {
         self.change(&step.id, |run, now_step, now| {
             if now_step.state != StepState::Ready || now_step.attempt != step.attempt {
                 return Ok(None);
+            }
+            if let Some(cancel) = &run.cancel {
+                let ended = Conclusion::because(StepOutcome::Cancelled, cancel.reason.clone());
+                now_step.finish(ended, now)?;
+                return Ok(Some(vec![events::step_finished(run, now_step)]));
+            }
+            if problem.code == super::services::CALLED_OFF {
+                let ended = Conclusion::because(StepOutcome::Cancelled, problem.message.clone());
+                now_step.finish(ended, now)?;
+                return Ok(Some(vec![events::step_finished(run, now_step)]));
             }
             match meaning {
                 Meaning::Again if now_step.faults < START_TRIES => {

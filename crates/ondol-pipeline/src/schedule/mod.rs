@@ -10,6 +10,7 @@ mod change;
 mod checkout;
 mod conclude;
 mod launch;
+mod services;
 mod start;
 mod tasks;
 
@@ -29,8 +30,7 @@ use crate::plan::{Candidate, Decision, Occupied, Seen, admit, decide, wants_obse
 use crate::store;
 
 pub(crate) use launch::blocking;
-use tasks::Key;
-pub(crate) use tasks::Tasks;
+pub(crate) use tasks::{Key, Tasks};
 
 /// How many workspaces are removed in one tick.
 const CLEAN_BATCH: u32 = 8;
@@ -210,10 +210,13 @@ impl Inner {
     fn spawn_launch(self: &Arc<Self>, run: &Run, step: Option<&Step>) -> u64 {
         if let Some(step) = step {
             let (inner, run, step) = (self.clone(), run.clone(), step.clone());
-            self.tasks
-                .spawn(Key::Work(step.id), &self.scheduling, move |_| async move {
-                    inner.launch(&run, &step).await;
-                });
+            self.tasks.spawn(
+                Key::Work(step.id),
+                &self.scheduling,
+                move |called_off| async move {
+                    inner.launch(&run, &step, &called_off).await;
+                },
+            );
         }
         0
     }

@@ -67,8 +67,7 @@ impl Inner {
                     let Some(mut run) = store::load_run(tx, id).await? else {
                         return Ok(false);
                     };
-                    let lane = run.trigger.lane();
-                    let taken = !store::running_in_lane(tx, &run.project, &lane)
+                    let taken = !store::running_in_lane(tx, &run.project, &run.lane)
                         .await?
                         .is_empty();
                     if run.state != RunState::Queued || taken {

@@ -1,5 +1,7 @@
 //! The only SQL of this room.
 
+mod artifact;
+mod flaky;
 mod list;
 mod prune;
 mod report;
@@ -8,6 +10,8 @@ mod step;
 
 use ondol_store::{Migration, StoreError, Tx, params};
 
+pub(crate) use artifact::{artifact_digests, list_artifacts, load_artifact, save_artifacts};
+pub(crate) use flaky::{count_flaky, drop_report, earlier_reports, expire_flaky, list_flaky};
 pub(crate) use list::{ListQuery, list_runs};
 pub(crate) use prune::{
     Expired, expired_by_age, expired_by_count, finished_of, forget_project, forget_run, forgotten,
@@ -16,13 +20,49 @@ pub(crate) use prune::{
 pub(crate) use report::{load_reports, save_report};
 pub(crate) use run::{
     NewRun, active_run_ids, dirty_runs, insert_run, is_dirty, lane_heads, load_run,
-    load_run_by_number, load_spec, mark_clean, queued_in_lane, running_in_lane, running_runs,
-    save_run, save_spec,
+    load_run_by_number, load_spec, mark_clean, newest_spec, queued_in_lane, queued_of_branch,
+    running_in_lane, running_runs, save_run, save_spec,
 };
 pub(crate) use step::{insert_step, load_step, load_step_of, load_steps, save_step};
 
 /// The schema of this room.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[RUNS, ARTIFACTS, FLAKY_TESTS];
+
+const ARTIFACTS: Migration = Migration {
+    number: 401,
+    name: "artifacts of steps",
+    sql: "CREATE TABLE artifact (
+    run TEXT NOT NULL,
+    step TEXT NOT NULL,
+    path TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    bytes BIGINT NOT NULL,
+    executable BIGINT NOT NULL,
+    PRIMARY KEY (run, step, path)
+);
+CREATE INDEX artifact_digest ON artifact (digest);
+",
+};
+
+const FLAKY_TESTS: Migration = Migration {
+    number: 402,
+    name: "tests that waver",
+    sql: "CREATE TABLE flaky_test (
+    project TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    name TEXT NOT NULL,
+    times BIGINT NOT NULL,
+    first_at BIGINT NOT NULL,
+    last_at BIGINT NOT NULL,
+    last_run TEXT NOT NULL,
+    PRIMARY KEY (project, stage, name)
+);
+CREATE INDEX flaky_test_age ON flaky_test (last_at);
+CREATE INDEX run_by_commit ON run (project, commit_id, seq);
+",
+};
+
+const RUNS: Migration = Migration {
     number: 400,
     name: "runs and steps",
     sql: "CREATE TABLE run_head (id BIGINT PRIMARY KEY, seq BIGINT NOT NULL);
@@ -90,7 +130,7 @@ CREATE INDEX step_order ON step (run, ordinal);
 CREATE TABLE test_report (step TEXT PRIMARY KEY, run TEXT NOT NULL, report TEXT NOT NULL);
 CREATE INDEX test_report_run ON test_report (run);
 ",
-}];
+};
 
 /// How far the follower has read the event log.
 pub(crate) async fn cursor(tx: &mut Tx<'_>) -> Result<i64, StoreError> {

@@ -3,6 +3,8 @@
 use ondol_store::{Row, StoreError, Tx, params};
 use ondol_types::{ProjectName, RunId, StepId, Timestamp, WorkloadId};
 
+use crate::model::{Definition, service_workloads};
+
 /// A finished run that is to be forgotten, with what else it left.
 #[derive(Clone, Debug)]
 pub(crate) struct Expired {
@@ -32,7 +34,10 @@ async fn with_steps(tx: &mut Tx<'_>, rows: Vec<Row>) -> Result<Vec<Expired>, Sto
     for row in rows {
         let run: RunId = row.parse("id")?;
         let steps = tx
-            .fetch_all("SELECT id, workload FROM step WHERE run = $1", params![run])
+            .fetch_all(
+                "SELECT id, workload, definition FROM step WHERE run = $1",
+                params![run],
+            )
             .await?;
         let mut one = Expired {
             run,
@@ -40,7 +45,12 @@ async fn with_steps(tx: &mut Tx<'_>, rows: Vec<Row>) -> Result<Vec<Expired>, Sto
             steps: Vec::new(),
         };
         for step in steps {
-            one.steps.push(step.parse("id")?);
+            let id: StepId = step.parse("id")?;
+            let definition: Definition = step.json("definition")?;
+            for (service, _) in definition.services() {
+                one.workloads.extend(service_workloads(&id, service));
+            }
+            one.steps.push(id);
             one.workloads
                 .extend(step.parse_opt::<WorkloadId>("workload")?);
         }
@@ -141,12 +151,19 @@ pub(crate) async fn forget_project(
         params![project],
     )
     .await?;
+    tx.execute(
+        "DELETE FROM flaky_test WHERE project = $1",
+        params![project],
+    )
+    .await?;
     Ok(())
 }
 
 /// Deletes the rows of a finished run.
 pub(crate) async fn forget_run(tx: &mut Tx<'_>, run: &RunId) -> Result<(), StoreError> {
     tx.execute("DELETE FROM test_report WHERE run = $1", params![run])
+        .await?;
+    tx.execute("DELETE FROM artifact WHERE run = $1", params![run])
         .await?;
     tx.execute("DELETE FROM step WHERE run = $1", params![run])
         .await?;

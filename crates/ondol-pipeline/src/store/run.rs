@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::json;
 use crate::model::{Run, RunState, Trigger};
 
-pub(super) const COLUMNS: &str = "seq, id, project, number, cause, retry_of, branch, commit_id, data, state, outcome, \
+pub(super) const COLUMNS: &str = "seq, id, project, number, cause, retry_of, lane, branch, commit_id, data, state, outcome, \
      reason, chain, author, notes, cancel, created_at, started_at, finished_at";
 
 pub(super) fn from_row(row: &Row) -> Result<Run, StoreError> {
@@ -18,6 +18,7 @@ pub(super) fn from_row(row: &Row) -> Result<Run, StoreError> {
         number: row.get("number")?,
         trigger: row.json("cause")?,
         retry_of: row.parse_opt("retry_of")?,
+        lane: row.get("lane")?,
         branch: row.get("branch")?,
         commit: row.parse_opt("commit_id")?,
         data: row.json_opt("data")?,
@@ -54,6 +55,7 @@ pub(crate) struct NewRun {
     pub(crate) trigger: Trigger,
     pub(crate) retry_of: Option<RunId>,
     pub(crate) commit: Option<CommitId>,
+    pub(crate) lane: String,
     pub(crate) chain: String,
     pub(crate) author: String,
 }
@@ -86,6 +88,7 @@ pub(crate) async fn insert_run(tx: &mut Tx<'_>, new: NewRun) -> Result<Run, Stor
         number,
         branch: new.trigger.branch().map(str::to_owned),
         commit: new.commit,
+        lane: new.lane,
         trigger: new.trigger,
         retry_of: new.retry_of,
         data: None,
@@ -110,7 +113,7 @@ pub(crate) async fn insert_run(tx: &mut Tx<'_>, new: NewRun) -> Result<Run, Stor
             run.number,
             json(&run.trigger),
             run.retry_of,
-            run.trigger.lane(),
+            &run.lane,
             run.branch.clone(),
             run.commit.clone(),
             run.state.as_str(),
@@ -197,6 +200,48 @@ pub(crate) async fn queued_in_lane(
         params![project, lane],
     )
     .await
+}
+
+/// Queued runs of a branch, oldest first, whatever they wait for.
+pub(crate) async fn queued_of_branch(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    branch: &str,
+) -> Result<Vec<Run>, StoreError> {
+    select(
+        tx,
+        "WHERE project = $1 AND branch = $2 AND state = 'queued' ORDER BY seq LIMIT 1000",
+        params![project, branch],
+    )
+    .await
+}
+
+/// The specification that the newest run of a branch has read, or of the project where none of
+/// the branch has.
+pub(crate) async fn newest_spec(
+    tx: &mut Tx<'_>,
+    project: &ProjectName,
+    branch: &str,
+) -> Result<Option<Value>, StoreError> {
+    let of_branch = tx
+        .fetch_optional(
+            "SELECT s.spec AS spec FROM run r JOIN run_spec s ON s.run = r.id
+             WHERE r.project = $1 AND r.branch = $2 ORDER BY r.seq DESC LIMIT 1",
+            params![project, branch],
+        )
+        .await?;
+    let found = match of_branch {
+        Some(row) => Some(row),
+        None => {
+            tx.fetch_optional(
+                "SELECT s.spec AS spec FROM run r JOIN run_spec s ON s.run = r.id
+                 WHERE r.project = $1 ORDER BY r.seq DESC LIMIT 1",
+                params![project],
+            )
+            .await?
+        }
+    };
+    found.map(|row| row.json("spec")).transpose()
 }
 
 /// Running runs of a lane; there is at most one.

@@ -16,6 +16,7 @@ fn from_row(row: &Row) -> Result<Step, StoreError> {
         run: row.parse("run")?,
         ordinal: row.get("ordinal")?,
         name: row.parse("name")?,
+        label: definition.matrix.as_ref().map(|of| of.label.clone()),
         kind: definition.kind(),
         needs: row.json("needs")?,
         state: row.parse("state")?,

@@ -15,9 +15,23 @@ use crate::error::PipelineError;
 /// The most entries that a copy may have.
 const MAX_ENTRIES: usize = 1_000_000;
 
+/// What becomes of folders that a copy does not need to have of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linked {
+    /// Links to those of the original.
+    Links,
+    /// They are left out.
+    Absent,
+}
+
 /// Makes `to` a copy of `from`, replacing what is there. The folders in `links` become links to
-/// those of `from`. Permissions and modification times are kept, because build tools judge by them.
-pub(crate) fn copy_tree(from: &Path, to: &Path, links: &[RelPath]) -> Result<(), PipelineError> {
+/// those of `from`, or are left out. Permissions and modification times are kept, because build tools judge by them.
+pub(crate) fn copy_tree(
+    from: &Path,
+    to: &Path,
+    links: &[RelPath],
+    how: Linked,
+) -> Result<(), PipelineError> {
     remove_tree(to)?;
     fs::create_dir_all(to).map_err(PipelineError::io("make", to))?;
     let linked: Vec<_> = links.iter().map(|path| path.below(from)).collect();
@@ -40,6 +54,9 @@ pub(crate) fn copy_tree(from: &Path, to: &Path, links: &[RelPath]) -> Result<(),
                 symlink(points_to, &copy).map_err(PipelineError::io("make", &copy))?;
             } else if kind.is_dir() {
                 if linked.contains(&path) {
+                    if how == Linked::Absent {
+                        continue;
+                    }
                     symlink(&path, &copy).map_err(PipelineError::io("make", &copy))?;
                     continue;
                 }
@@ -141,7 +158,21 @@ mod tests {
         symlink("/etc/passwd", from.join("outside")).unwrap();
         let to = dir.path().join("to");
         fs::create_dir_all(to.join("old")).unwrap();
-        copy_tree(&from, &to, &["node_modules".parse().unwrap()]).unwrap();
+        copy_tree(
+            &from,
+            &to,
+            &["node_modules".parse().unwrap()],
+            Linked::Absent,
+        )
+        .unwrap();
+        assert!(!to.join("node_modules").exists());
+        copy_tree(
+            &from,
+            &to,
+            &["node_modules".parse().unwrap()],
+            Linked::Links,
+        )
+        .unwrap();
         assert!(!to.join("old").exists());
         assert_eq!(
             fs::read_link(to.join("outside")).unwrap(),

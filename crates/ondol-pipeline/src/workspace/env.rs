@@ -1,7 +1,7 @@
 //! The environment of a command step.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ondol_types::RelPath;
 use ondol_workload::Command;
@@ -24,6 +24,37 @@ const TOOL_CACHES: [(&str, &str); 10] = [
     ("CARGO_HOME", "cargo"),
 ];
 
+/// Where a step finds what the platform made for it: paths of the host, or of its container.
+pub(crate) struct Places {
+    pub(crate) reports: PathBuf,
+    pub(crate) tools: PathBuf,
+}
+
+/// The folder of a step in a container in which the platform's folders appear, below its work
+/// directory.
+pub(crate) const INSIDE: &str = ".ondol";
+/// Where the work directory of a step is in a container.
+pub(crate) const INSIDE_WORK: &str = "/work";
+
+impl Places {
+    /// Of a step that is a process.
+    pub(crate) fn outside(step: &Step, workspace: &Workspace, caches: &Caches) -> Self {
+        Self {
+            reports: workspace.reports(&step.name),
+            tools: caches.tools(),
+        }
+    }
+
+    /// Of a step in a container.
+    pub(crate) fn inside() -> Self {
+        let place = |name| Path::new(INSIDE_WORK).join(INSIDE).join(name);
+        Self {
+            reports: place("reports"),
+            tools: place("cache"),
+        }
+    }
+}
+
 /// The variables of a step. What the platform says about itself cannot be overridden; the caches
 /// can, because a project may have reasons of its own.
 pub(crate) fn variables(
@@ -31,16 +62,16 @@ pub(crate) fn variables(
     step: &Step,
     work: &CommandWork,
     workspace: &Workspace,
-    caches: &Caches,
+    places: &Places,
     branch: &str,
 ) -> BTreeMap<String, String> {
     let text = |path: &Path| path.display().to_string();
     let mut env: BTreeMap<String, String> = TOOL_CACHES
         .iter()
-        .map(|(name, folder)| ((*name).to_owned(), text(&caches.tools().join(folder))))
+        .map(|(name, folder)| ((*name).to_owned(), text(&places.tools.join(folder))))
         .collect();
     env.extend(work.env.clone());
-    let reports = workspace.reports(&step.name);
+    let reports = &places.reports;
     let mut own = vec![
         ("CI", "true".to_owned()),
         ("ONDOL", "true".to_owned()),
@@ -50,7 +81,7 @@ pub(crate) fn variables(
         ("ONDOL_STEP", step.name.to_string()),
         ("ONDOL_ATTEMPT", step.attempt.to_string()),
         ("ONDOL_BRANCH", branch.to_owned()),
-        ("ONDOL_REPORTS", text(&reports)),
+        ("ONDOL_REPORTS", text(reports)),
     ];
     if let Some(commit) = &run.commit {
         own.push(("ONDOL_COMMIT", commit.to_string()));
@@ -114,7 +145,12 @@ pub(crate) fn command(
 ) -> Command {
     match &work.program {
         Program::Shell(text) => {
-            let script = format!("{}{text}", path_line(&work.path));
+            // Folders that `install` made for this host are of no use to an image.
+            let path = match work.image {
+                Some(_) => String::new(),
+                None => path_line(&work.path),
+            };
+            let script = format!("{path}{text}");
             Command::Argv(vec!["/bin/sh".into(), "-ec".into(), script])
         }
         Program::TrainAuto(auto) => {
@@ -188,7 +224,8 @@ mod tests {
     #[test]
     fn the_platform_says_who_it_is_and_the_project_may_move_its_caches() {
         let (run, step, work, workspace, caches) = work("pytest -q");
-        let env = variables(&run, &step, &work, &workspace, &caches, "main");
+        let places = Places::outside(&step, &workspace, &caches);
+        let env = variables(&run, &step, &work, &workspace, &places, "main");
         assert_eq!(env["CI"], "true");
         assert_eq!(env["ONDOL_RUN"], run.id.to_string());
         assert_eq!(env["GOCACHE"], "/mine");
@@ -200,7 +237,8 @@ mod tests {
     #[test]
     fn other_test_programs_get_no_pytest_options() {
         let (run, step, work, workspace, caches) = work("npm test # mypytest");
-        let env = variables(&run, &step, &work, &workspace, &caches, "main");
+        let places = Places::outside(&step, &workspace, &caches);
+        let env = variables(&run, &step, &work, &workspace, &places, "main");
         assert_eq!(env["PYTEST_ADDOPTS"], "-x");
     }
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use ondol_types::{DatasetName, ProjectName, RelPath, RunId, StepName};
 
-pub(crate) use copy::{copy_tree, place_data, remove_tree};
+pub(crate) use copy::{Linked, copy_tree, place_data, remove_tree};
 
 /// The folders of one run. Everything below is removed when the run has finished.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use ondol_types::{Clock, SystemClock, WorkloadId};
 use ondol_workload::{
-    Capabilities, Engine, EngineError, Exit, LogLine, LogLines, LogPosition, LogQuery,
-    LogStreamKind, Observation, Started, StopPolicy, Usage, WorkDir, WorkloadSpec, WorkloadState,
+    Capabilities, CgroupVersion, Engine, EngineError, Exit, LogLine, LogLines, LogPosition,
+    LogQuery, LogStreamKind, Observation, Started, StopPolicy, Usage, WorkDir, WorkloadSpec,
+    WorkloadState,
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::{Notify, watch};
@@ -343,7 +344,16 @@ impl Engine for ShellEngine {
     }
 
     async fn capabilities(&self) -> Capabilities {
-        panic!("the pipeline does not ask what the host can do")
+        Capabilities {
+            cgroups: CgroupVersion::None,
+            memory_limit: false,
+            cpu_limit: false,
+            pids_limit: false,
+            netns: false,
+            netns_outbound: false,
+            container: None,
+            notices: Vec::new(),
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -33,7 +33,15 @@ async fn rows(world: &World, table: &'static str) -> i64 {
 }
 
 async fn nothing_is_left(world: &World) {
-    for table in ["run", "run_spec", "step", "test_report", "run_project"] {
+    for table in [
+        "run",
+        "run_spec",
+        "step",
+        "test_report",
+        "artifact",
+        "flaky_test",
+        "run_project",
+    ] {
         assert_eq!(rows(world, table).await, 0, "{}: {table}", world.name);
     }
     assert_eq!(world.engine.known(), 0, "workloads and their logs");

@@ -16,6 +16,7 @@ use ondol_pipeline::{
     ResolvedSpec, RunDetail, RunFilter, Sources, Specs, StepArguments, StepSecrets, StepTracking,
     TrackingVariables, Training,
 };
+use ondol_store::blobs::Blobs;
 use ondol_store::events::{Event, EventFilter, NewEvent};
 use ondol_store::testing::TestStore;
 use ondol_store::{ProjectHold, Store, StoreError};
@@ -24,7 +25,7 @@ use ondol_types::{
     CommitId, CrashPoints, DatasetName, ErrorKind, ModelName, NoCrash, Problem, ProjectName,
     RefName, RunId, Secret, SecretName, SystemClock,
 };
-use ondol_workload::LogQuery;
+use ondol_workload::{Engine, LogQuery};
 use serde_json::{Value, json};
 
 use crate::engine::ShellEngine;
@@ -199,6 +200,8 @@ pub(crate) struct World {
     pub(crate) root: PathBuf,
     pub(crate) pipeline: Pipeline,
     pub(crate) ctx: Ctx,
+    /// What runs steps instead of `engine`.
+    other: Option<Arc<dyn Engine>>,
     _backend: TestStore,
 }
 
@@ -210,7 +213,8 @@ pub(crate) async fn worlds() -> Vec<World> {
         let engine = ShellEngine::new();
         let outside: Arc<Mutex<Outside>> = Arc::default();
         let store = backend.store.clone();
-        let pipeline = build(&store, &engine, &outside, &root, Arc::new(NoCrash), |_| {});
+        let shell: Arc<dyn Engine> = engine.clone();
+        let pipeline = build(&store, &shell, &outside, &root, Arc::new(NoCrash), |_| {});
         worlds.push(World {
             name: backend.name,
             store,
@@ -219,6 +223,7 @@ pub(crate) async fn worlds() -> Vec<World> {
             root,
             pipeline,
             ctx: Ctx::system(Arc::new(SystemClock)),
+            other: None,
             _backend: backend,
         });
     }
@@ -227,7 +232,7 @@ pub(crate) async fn worlds() -> Vec<World> {
 
 fn build(
     store: &Store,
-    engine: &Arc<ShellEngine>,
+    engine: &Arc<dyn Engine>,
     outside: &Arc<Mutex<Outside>>,
     root: &Path,
     crash: Arc<dyn CrashPoints>,
@@ -247,6 +252,7 @@ fn build(
     }
     let deps = Deps {
         store: store.clone(),
+        blobs: Blobs::open(&root.join("blobs")).unwrap(),
         engine: engine.clone(),
         clock: Arc::new(SystemClock),
         crash,
@@ -267,12 +273,25 @@ impl World {
         self.pipeline.stop().await;
         self.pipeline = build(
             &self.store,
-            &self.engine,
+            &self.runs_with(),
             &self.outside,
             &self.root,
             crash,
             |_| {},
         );
+    }
+
+    fn runs_with(&self) -> Arc<dyn Engine> {
+        match &self.other {
+            Some(other) => other.clone(),
+            None => self.engine.clone(),
+        }
+    }
+
+    /// A fresh process of the control plane whose steps another engine runs.
+    pub(crate) async fn use_engine(&mut self, engine: Arc<dyn Engine>) {
+        self.other = Some(engine);
+        self.restart(Arc::new(NoCrash)).await;
     }
 
     /// The same with other settings.
@@ -289,7 +308,7 @@ impl World {
         self.pipeline.stop().await;
         self.pipeline = build(
             &self.store,
-            &self.engine,
+            &self.runs_with(),
             &self.outside,
             &self.root,
             crash,

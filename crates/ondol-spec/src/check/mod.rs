@@ -18,6 +18,7 @@ pub(crate) fn check(spec: &Spec, root: &Node) -> Result<(), SpecError> {
     parts::data(spec, &checker)?;
     parts::training(spec, &checker)?;
     parts::monitor(spec, &checker)?;
+    parts::contained(spec, &checker)?;
     graph::steps(spec, &checker)
 }
 

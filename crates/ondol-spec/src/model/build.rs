@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::text::text_form;
-use super::{Limits, Pattern, Period, TextError};
+use super::{Engine, Limits, Matrix, Pattern, Period, ServiceName, StepService, TextError};
 
 /// A command that ends, run by `/bin/sh -ec` in the work directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -40,7 +40,7 @@ impl Command {
 }
 
 /// The test stage.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Test {
     /// Shell command; the stage passes when it exits with 0.
@@ -51,6 +51,25 @@ pub struct Test {
     /// JUnit XML files that the tests write, as patterns; results of each case are read from them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub junit: Vec<Pattern>,
+    /// Tests whose failures are shown and do not fail the stage, as patterns over the names in the JUnit
+    /// files, such as `tests.test_net::*`. It takes effect when nothing else failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<Pattern>,
+    /// Files that are kept with the run, as patterns; as under `steps`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Pattern>,
+    /// Image that the tests run in; as under `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What runs the tests. Default: `container` with an `image`, `process` without.
+    #[serde(default, skip_serializing_if = "Engine::is_auto")]
+    pub engine: Engine,
+    /// Programs that run beside the tests, by name, such as a database; as under `steps`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<ServiceName, StepService>,
+    /// One test stage per combination of values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Matrix>,
     /// Environment variables of the tests, over those of the project.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,

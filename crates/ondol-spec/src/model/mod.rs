@@ -7,6 +7,7 @@
 
 mod build;
 mod data;
+mod matrix;
 mod pattern;
 mod release;
 mod secret;
@@ -25,11 +26,15 @@ use utoipa::ToSchema;
 
 pub use build::{Build, Command, ImageRef, Test};
 pub use data::{Column, ColumnType, Dataset, Scalar, Schema};
+pub use matrix::{Combination, Instance, MAX_COMBINATIONS, Matrix, variable};
 pub use pattern::Pattern;
 pub use release::{Release, Strategy};
 pub use secret::{SecretForm, SecretRef};
 pub use service::{Capability, Engine, Expect, Health, Limits, Replicas, Service, Target};
-pub use step::{BUILT_IN_STEPS, Previews, Step};
+pub use step::{
+    Approve, BUILT_IN_STEPS, Concurrency, ConcurrencyPolicy, GroupName, Previews, ServiceName,
+    Step, StepService,
+};
 pub(crate) use text::text_form;
 pub use text::{ByteSize, HostName, Percent, Period, TextError, UrlPath};
 pub use train::{
@@ -71,6 +76,10 @@ pub struct Spec {
     pub monitor: Monitor,
     /// Extra steps of the pipeline by name.
     pub steps: BTreeMap<StepName, Step>,
+    /// Which runs wait for each other. What the newest run of the branch read counts, for a branch
+    /// without one the newest run of the project: a change of it works from the push after.
+    #[serde(skip_serializing_if = "Concurrency::is_default")]
+    pub concurrency: Concurrency,
     /// Environment variables of every command: tests, builds, steps, the service, training.
     pub env: BTreeMap<String, String>,
     /// Which branches get an environment of their own.

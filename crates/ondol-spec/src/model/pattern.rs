@@ -25,6 +25,20 @@ impl Pattern {
         let path: Vec<&str> = path.split('/').collect();
         components_match(&pattern, &path)
     }
+
+    /// Whether something below the folder `path` could match. May be true where nothing does.
+    pub fn may_match_below(&self, path: &str) -> bool {
+        let pattern = self.0.trim_end_matches('/').split('/');
+        for (want, name) in pattern.zip(path.split('/')) {
+            if want == "**" {
+                return true;
+            }
+            if !name_matches(want.as_bytes(), name.as_bytes()) {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Greedy matching with one point of return for `**`: linear in the product of both lengths.

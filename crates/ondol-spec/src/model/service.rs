@@ -269,3 +269,9 @@ impl std::fmt::Debug for Capability {
 }
 
 text_form!(Capability, "a capability such as `CHOWN`");
+
+impl Engine {
+    pub(crate) fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}

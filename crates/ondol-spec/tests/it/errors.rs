@@ -43,7 +43,7 @@ fn unknown_keys_have_a_line_and_a_neighbour() {
     refuses(
         "steps:\n  lint: { run: x, frobnicate: 1 }\n",
         "ondol.yaml:2:19: unknown key `frobnicate` under `steps.lint`",
-        "known here: run, needs, before, after, timeout, retries, repeatable, allow_failure, branches, junit, artifacts, limits, env",
+        "known here: run, approve, needs, before, after, timeout, retries, repeatable, allow_failure, branches, junit, artifacts, image, engine, services, matrix, limits, env",
     );
 }
 
@@ -340,4 +340,81 @@ fn a_build_with_a_dockerfile_is_checked() {
         "ondol.yaml:1:52: `build.limits.memory`: no program starts in less than 4MiB",
         "",
     );
+}
+
+#[test]
+fn images_services_and_matrices_are_checked_where_they_are_written() {
+    refuses(
+        "steps:\n  e2e:\n    run: x\n    engine: process\n    image: python:3\n",
+        "ondol.yaml:4:13: `steps.e2e.engine`: a process runs on the host, not in an image",
+        "remove `image`, or write `engine: container`",
+    );
+    refuses(
+        "test: { run: x, engine: container }\n",
+        "ondol.yaml:1:25: `test.engine`: a container needs an image",
+        "name one under `image`, such as `docker.io/library/python:3.13-slim`",
+    );
+    refuses(
+        "test:\n  run: x\n  image: python:${{ matrix.python }}\n",
+        "ondol.yaml:3:10: `test.image`: there is no matrix, and so no `matrix.python`",
+        "",
+    );
+    refuses(
+        "test:\n  run: x\n  image: py:${{ matrix.v }}\n  matrix: { values: { v: [3.10, 'a b'] } }\n",
+        "ondol.yaml:3:10: `test.image`: `py:a b` is not an image reference such as `docker.io/library/python:3.13-slim`",
+        "",
+    );
+    refuses(
+        "test:\n  run: x ${{ matrix.v }}\n  matrix: { values: { v: [1] } }\n",
+        "ondol.yaml:2:8: `test.run`: `${{ … }}` is not filled in here: a shell would read it as its own",
+        "read a value of the matrix from its variable, such as `$MATRIX_PYTHON`",
+    );
+    refuses(
+        "steps:\n  a: { run: x, matrix: { values: { v: [1, 2] } } }\n  a-1: x\n",
+        "ondol.yaml:2:24: `steps.a.matrix`: it makes a step `a-1`, and there is one already",
+        "rename one of them",
+    );
+    refuses(
+        "steps:\n  a: { run: x, matrix: { values: { v: [1] }, exclude: { w: 1 } } }\n",
+        "ondol.yaml:2:60: `steps.a.matrix.exclude.0.w`: the matrix has no values of this name",
+        "",
+    );
+    refuses(
+        "test:\n  run: x\n  services:\n    db: { image: postgres, deadline: 1h }\n",
+        "ondol.yaml:4:38: `test.services.db.deadline`: at most `5m` are allowed",
+        "",
+    );
+    refuses(
+        "test:\n  run: x\n  services:\n    My_DB: postgres\n",
+        "ondol.yaml:4:5: `test.services`: `My_DB` is not a name such as `postgres`, of lower-case letters, digits and inner hyphens",
+        "",
+    );
+}
+
+#[test]
+fn an_approval_is_a_step_of_its_own() {
+    refuses(
+        "steps:\n  ship: { approve: look at staging, run: make ship }\n",
+        "ondol.yaml:2:42: `steps.ship.run`: a step that waits for a person does nothing else",
+        "make it two steps, of which one needs the other",
+    );
+    refuses(
+        "steps:\n  ship: { needs: test }\n",
+        "ondol.yaml:2:9: `steps.ship.run`: the command is empty",
+        "write what a shell should run",
+    );
+    let spec = read(
+        "steps:\n  ship: { approve: look at staging }\nconcurrency: { group: deploy, policy: keep-all }\n",
+    );
+    let spec = spec.unwrap().spec;
+    let approve = spec.steps.values().next().unwrap().approve.clone().unwrap();
+    assert_eq!(approve.message.as_deref(), Some("look at staging"));
+    assert_eq!(spec.concurrency.group.unwrap().as_str(), "deploy");
+}
+
+#[test]
+fn numbers_of_a_matrix_are_as_they_are_spelled() {
+    let spec = read("test:\n  run: x\n  matrix: { values: { python: [3.9, 3.10] } }\n").unwrap();
+    let matrix = spec.spec.test.unwrap().matrix.unwrap();
+    assert_eq!(matrix.values["python"], ["3.9", "3.10"]);
 }

@@ -1,5 +1,6 @@
 //! The command tree. Each noun has a file; a command's doc comment is its manual.
 
+mod artifacts;
 mod data;
 mod deploy;
 mod events;
@@ -15,6 +16,7 @@ mod secrets;
 mod server;
 pub(crate) use server::{EngineChoice, Serve};
 mod status;
+mod tests;
 mod tokens;
 
 use std::ffi::OsString;
@@ -56,6 +58,7 @@ enum Command {
     Projects(projects::Projects),
     Runs(runs::Runs),
     Run(runs::Run),
+    Tests(tests::Tests),
     Releases(deploy::Releases),
     Rollback(deploy::Rollback),
     Rollout(deploy::Rollout),
@@ -162,6 +165,7 @@ async fn talk(command: Command, environment: &Environment) -> Outcome<Exit> {
         Command::Projects(command) => command.run(&api).await,
         Command::Runs(command) => command.run(&api).await,
         Command::Run(command) => command.run(&api).await,
+        Command::Tests(command) => command.run(&api).await,
         Command::Releases(command) => command.run(&api).await,
         Command::Rollback(command) => command.run(&api).await,
         Command::Rollout(command) => command.run(&api).await,

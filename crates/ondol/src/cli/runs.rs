@@ -1,11 +1,13 @@
 //! `ondol runs` and `ondol run`: what the pipeline did and does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use futures_util::StreamExt;
+use ondol_types::StepName;
 use serde_json::{Value, json};
 
-use super::Target;
+use super::{Target, artifacts};
 use crate::client::{Api, encode};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
@@ -45,12 +47,78 @@ enum RunCommand {
         #[arg(long)]
         step: Option<String>,
     },
+    /// List the files that its steps left behind.
+    #[command(after_help = "Examples:\n  ondol run artifacts\n  ondol run artifacts 12 pack")]
+    Artifacts {
+        #[command(flatten)]
+        which: Which,
+        /// Only those of this step.
+        step: Option<StepName>,
+    },
+    /// Fetch the files that its steps left behind.
+    #[command(
+        after_help = "Examples:\n  ondol run download 12\n  ondol run download 12 pack -o dist\n\nWithout a step, the files of each are in a folder of its name."
+    )]
+    Download {
+        #[command(flatten)]
+        which: Which,
+        /// Only those of this step.
+        step: Option<StepName>,
+        /// The folder to write to.
+        #[arg(long, short, default_value = "artifacts")]
+        output: PathBuf,
+        /// Replace files that are there.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Approve a step that waits for a person.
+    #[command(
+        after_help = "Examples:\n  ondol run approve 12 ship\n  ondol run approve 12 ship --comment 'staging looks fine'"
+    )]
+    Approve(Decision),
+    /// Refuse a step that waits for a person; the run ends.
+    #[command(after_help = "Examples:\n  ondol run reject 12 ship --comment 'not on a Friday'")]
+    Reject(Decision),
     /// Cancel a run.
     #[command(after_help = "Examples:\n  ondol run cancel 12")]
     Cancel(Which),
     /// Start the same run again, as a new one.
     #[command(after_help = "Examples:\n  ondol run retry 12")]
     Retry(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Decision {
+    /// The run's number or id.
+    run: String,
+    /// The step that waits.
+    step: StepName,
+    /// Kept with the step.
+    #[arg(long, short = 'm', default_value = "")]
+    comment: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Decision {
+    async fn send(self, api: &Api, word: &str) -> Outcome<Exit> {
+        let which = Which {
+            run: Some(self.run),
+            target: self.target,
+        };
+        let path = which.path(api).await?;
+        let route = format!("{path}/steps/{}/{word}", encode(self.step.as_str()));
+        let step = api
+            .post(&route, &json!({ "comment": self.comment }))
+            .await?;
+        if output::style().json {
+            output::json(&step);
+        } else {
+            let reason = output::printable(text(&step, "reason"));
+            output::note(format!("`{}`: {reason}", self.step));
+        }
+        Ok(Exit::Success)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,10 +137,11 @@ impl Which {
                 let number: i64 = number.trim_start_matches('#').parse().map_err(|_| {
                     Failure::usage(format!("`{number}` is neither a run's number nor its id"))
                 })?;
-                Ok(format!(
-                    "/projects/{}/runs/{number}",
-                    self.target.resolve()?
-                ))
+                let project = self.target.resolve()?;
+                let run = api
+                    .get(&format!("/projects/{project}/runs/{number}"))
+                    .await?;
+                Ok(format!("/runs/{}", encode(text(&run, "id"))))
             }
             None => {
                 let project = self.target.resolve()?;
@@ -184,6 +253,20 @@ impl Run {
                 }
                 Ok(Exit::Success)
             }
+            RunCommand::Artifacts { which, step } => {
+                artifacts::list(api, &which.path(api).await?, step.as_ref()).await
+            }
+            RunCommand::Download {
+                which,
+                step,
+                output,
+                force,
+            } => {
+                let path = which.path(api).await?;
+                artifacts::download(api, &path, step.as_ref(), &output, force).await
+            }
+            RunCommand::Approve(decision) => decision.send(api, "approve").await,
+            RunCommand::Reject(decision) => decision.send(api, "reject").await,
             RunCommand::Cancel(which) => {
                 let run = api
                     .post(&format!("{}/cancel", which.path(api).await?), &json!({}))
@@ -244,14 +327,23 @@ fn show(run: &Value) {
         .flatten()
         .map(|step| {
             vec![
-                format!("  {}", text(step, "name")),
+                format!("  {}", title(step)),
                 result(step),
                 duration(step),
-                output::printable(text(step, "reason")),
+                format!("{}{}", tries(step), output::printable(text(step, "reason"))),
             ]
         })
         .collect();
     output::table(&["  STEP", "RESULT", "TOOK", ""], &rows);
+    let path: Vec<&str> = run["criticalPath"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if path.len() > 1 {
+        output::line(format!("  longest way: {}", path.join(" → ")));
+    }
     for suite in run["tests"].as_array().into_iter().flatten() {
         output::line(format!(
             "  tests of {}: {} in all, {} failed, {} broke, {} skipped",
@@ -269,6 +361,24 @@ fn show(run: &Value) {
                 output::printable(text(case, "message"))
             ));
         }
+    }
+}
+
+/// What people call a step.
+fn title(step: &Value) -> String {
+    match text(step, "label") {
+        "" => text(step, "name").to_owned(),
+        label => output::printable(label),
+    }
+}
+
+/// How often a step was tried, and how many attempts the platform lost, when that is worth a word.
+fn tries(step: &Value) -> String {
+    let count = |key: &str| step[key].as_u64().unwrap_or_default();
+    match (count("attempt"), count("faults")) {
+        (0 | 1, 0) => String::new(),
+        (attempt, 0) => format!("attempt {attempt}; "),
+        (attempt, lost) => format!("attempt {attempt}, {lost} lost to the platform; "),
     }
 }
 
@@ -367,7 +477,7 @@ fn print_progress(run: &Value, shown: &mut Shown) {
         };
         output::line(format!(
             "{} {}{took}{reason}",
-            output::bold(&name),
+            output::bold(&title(step)),
             output::state(state)
         ));
     }

@@ -252,6 +252,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
     pipeline_config.public_url = Some(control.to_owned());
     let pipeline_deps = ondol_pipeline::Deps {
         store: store.clone(),
+        blobs: blobs.clone(),
         engine: engine.clone(),
         clock: clock.clone(),
         crash: crash.clone(),
@@ -299,6 +300,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         Arc::new(DatasetOwner::new(store.clone(), blobs.clone())),
         Arc::new(model_registry.clone()),
         Arc::new(experiments.clone()),
+        Arc::new(pipeline.clone()),
     ];
     // What runs first, what it made afterwards, who may do what last.
     let housekeeping = ondol_auth::Housekeeping::new(tokens.clone(), secrets.clone());

@@ -95,5 +95,6 @@ fn shared(data: &DataDir) -> Vec<PathBuf> {
         data.folder("volumes"),
         cache.join("models"),
         cache.join("runs"),
+        cache.join("projects"),
     ]
 }

@@ -22,6 +22,10 @@ pub(in crate::check) fn commands(spec: &Spec, checker: &Checker<'_>) -> Checked 
     if let Some(test) = &spec.test {
         all.push((path(&["test"]), &test.run, Some(test.timeout)));
         envs.push((path(&["test", "env"]), &test.env));
+        for (service, known) in &test.services {
+            let at = ["test", "services", service.as_str(), "env"];
+            envs.push((path(&at), &known.env));
+        }
     }
     if let Some(install) = &spec.build.install {
         all.push((
@@ -60,11 +64,17 @@ pub(in crate::check) fn commands(spec: &Spec, checker: &Checker<'_>) -> Checked 
         envs.push((path(&["train", "env"]), &train.env));
     }
     for (name, step) in &spec.steps {
-        all.push((
-            path(&["steps", name.as_str()]),
-            &step.run,
-            Some(step.timeout),
-        ));
+        match &step.approve {
+            None => all.push((
+                path(&["steps", name.as_str()]),
+                &step.run,
+                Some(step.timeout),
+            )),
+            Some(approve) => {
+                let at = ["steps", name.as_str(), "approve", "timeout"];
+                positive(checker, &at, approve.timeout)?;
+            }
+        }
         envs.push((path(&["steps", name.as_str(), "env"]), &step.env));
         if step.retries > 10 {
             checker.fail(
@@ -74,6 +84,10 @@ pub(in crate::check) fn commands(spec: &Spec, checker: &Checker<'_>) -> Checked 
             )?;
         }
         limits(checker, &["steps", name.as_str(), "limits"], &step.limits)?;
+        for (service, known) in &step.services {
+            let at = ["steps", name.as_str(), "services", service.as_str(), "env"];
+            envs.push((path(&at), &known.env));
+        }
     }
     for (at, run, timeout) in &all {
         let at: Vec<&str> = at.iter().map(String::as_str).collect();

@@ -2,6 +2,7 @@
 
 mod build;
 mod commands;
+mod contained;
 mod data;
 mod model;
 mod running;
@@ -13,6 +14,7 @@ use crate::model::{Limits, Period};
 
 pub(super) use build::build;
 pub(super) use commands::commands;
+pub(super) use contained::contained;
 pub(super) use data::{data, names};
 pub(super) use model::{monitor, training};
 pub(super) use running::{release, service};
