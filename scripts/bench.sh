@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints our figures and the rivals' from the same run as Markdown. ONDOL_BENCH_WRITE=1 also
 # keeps the report as docs/benchmarks.md. Arguments are passed on: names of sections (idle, push,
-# data, gateway, dataset, registry, tracking, deploys) and --clean-build.
+# data, gateway, dataset, registry, tracking, deploys, containers) and --clean-build.
 # ONDOL_BENCH_DEPLOYS and ONDOL_BENCH_SLOW_SECONDS shorten the part that takes longest.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,56 +1,11 @@
 //! Repositories with a Dockerfile: built by the container engine, run in it, watched and cleaned
 //! up, and clear words where there is no engine.
 
-use ondol_testing::engine::{Podman, podman};
+use ondol_testing::engine::{engine, site, with_engine};
 use ondol_testing::platform::PATIENCE;
-use ondol_testing::{Options, Platform, Project, eventually};
+use ondol_testing::{Options, Platform, eventually};
 
 use crate::fixtures::{last_run_is, push_live, verdict};
-
-/// What the engine calls the base image of these tests.
-const BASE: &str = "localhost/ondol-userland:1";
-
-/// A site whose `/version` says which build it is.
-const DOCKERFILE: &str = r#"FROM localhost/ondol-userland:1 AS build
-COPY app.py /tmp/app.py
-RUN mkdir /www && sed -n 's/^VERSION = "\(.*\)"/{"version": "\1"}/p' /tmp/app.py > /www/version
-FROM localhost/ondol-userland:1
-COPY --from=build /www /www
-USER 1000:1001
-EXPOSE 8000
-CMD ["busybox", "httpd", "-f", "-p", "8000", "-h", "/www"]
-"#;
-
-/// The engine with the base image, or `None` where there is no engine.
-pub(crate) fn engine() -> Option<&'static Podman> {
-    let engine = podman()?;
-    engine.import(&ondol_testing::engine::userland(), BASE);
-    Some(engine)
-}
-
-/// How a platform finds the engine.
-pub(crate) fn with_engine(engine: &Podman, more: &[&str]) -> Options {
-    let address = format!("unix://{}", engine.socket().display());
-    let mut arguments = vec!["--engine-address".to_owned(), address];
-    arguments.extend(more.iter().map(|&word| word.to_owned()));
-    Options {
-        arguments,
-        ..Options::default()
-    }
-}
-
-/// A project of the site.
-pub(crate) fn site(platform: &Platform, name: &str, yaml: &str) -> Project {
-    let yaml = format!("project: {name}\nbuild: {{ dockerfile: Dockerfile }}\n{yaml}");
-    platform.project_of(
-        name,
-        &[
-            ("Dockerfile", DOCKERFILE),
-            ("app.py", "VERSION = \"1\"\n"),
-            ("ondol.yaml", &yaml),
-        ],
-    )
-}
 
 const HEALTH: &str = "test: \"true\"\nservice: { health: { path: /version, deadline: 30s } }\n";
 
@@ -58,11 +13,11 @@ const HEALTH: &str = "test: \"true\"\nservice: { health: { path: /version, deadl
 fn a_dockerfile_goes_live_and_outlives_the_control_plane() {
     let Some(engine) = engine() else { return };
     let mut platform = Platform::start_with(with_engine(engine, &[]));
-    let site = site(&platform, "site", HEALTH);
-    push_live(&platform, &site);
+    let project = site(&platform, "site", HEALTH);
+    push_live(&platform, &project);
     assert_eq!(platform.version("site"), "1");
-    site.set_version(&platform, "2");
-    push_live(&platform, &site);
+    project.set_version(&platform, "2");
+    push_live(&platform, &project);
     assert_eq!(platform.version("site"), "2");
     let before = platform.current_release("site");
     let running = || engine.run(&["ps", "--format", "{{.ID}} {{.Names}}"]);
@@ -83,7 +38,7 @@ fn a_dockerfile_goes_live_and_outlives_the_control_plane() {
     assert_eq!(running(), containers, "it was adopted, not started anew");
 
     platform
-        .cli(&["rollback", "--project", "site"], site.dir())
+        .cli(&["rollback", "--project", "site"], project.dir())
         .ok();
     eventually("the earlier version serves", PATIENCE, || {
         platform.version("site") == "1"
@@ -118,7 +73,7 @@ service:
 secrets: [PASSWORD, { name: TOKEN, as: file }]
 volumes: { kept: /srv/kept }
 "#;
-    let site = site(&platform, "keeper", yaml);
+    let project = site(&platform, "keeper", yaml);
     platform
         .cli(&["projects", "create", "keeper"], platform.folder())
         .ok();
@@ -134,16 +89,16 @@ volumes: { kept: /srv/kept }
             )
             .ok();
     }
-    push_live(&platform, &site);
+    push_live(&platform, &project);
     let state = |starts: &str| {
         let answer = platform.app("keeper", "/state").unwrap().is(200).text();
         let lines: Vec<String> = answer.lines().map(str::to_owned).collect();
         assert_eq!(lines, [starts, "omega", "alpha", "0"]);
     };
     state("1");
-    site.write("note.txt", "another version\n");
-    site.commit(&platform, "Another version");
-    push_live(&platform, &site);
+    project.write("note.txt", "another version\n");
+    project.commit(&platform, "Another version");
+    push_live(&platform, &project);
     state("2");
     let files = engine.files_with("omega-open-sesame");
     assert!(files.is_empty(), "a secret file is kept in {files:?}");
@@ -153,15 +108,15 @@ volumes: { kept: /srv/kept }
 fn a_broken_dockerfile_leaves_the_old_version_and_says_why() {
     let Some(engine) = engine() else { return };
     let platform = Platform::start_with(with_engine(engine, &[]));
-    let site = site(&platform, "site", HEALTH);
-    push_live(&platform, &site);
-    site.edit(
+    let project = site(&platform, "site", HEALTH);
+    push_live(&platform, &project);
+    project.edit(
         "Dockerfile",
         "RUN mkdir /www",
         "RUN echo before && exit 42; mkdir /www",
     );
-    site.commit(&platform, "Broken");
-    let output = platform.push(&site).ok();
+    project.commit(&platform, "Broken");
+    let output = platform.push(&project).ok();
     last_run_is(&platform, "site", "failure");
     let said = output.remote_lines().join("\n");
     assert!(said.contains("42"), "no exit code in:\n{said}");
@@ -175,8 +130,8 @@ fn without_an_engine_a_dockerfile_says_what_to_install() {
         arguments: arguments.map(str::to_owned).to_vec(),
         ..Options::default()
     });
-    let site = site(&platform, "site", HEALTH);
-    let output = platform.push(&site).ok();
+    let project = site(&platform, "site", HEALTH);
+    let output = platform.push(&project).ok();
     last_run_is(&platform, "site", "failure");
     let said = output.remote_lines().join("\n");
     assert!(said.contains("podman"), "nothing to install in:\n{said}");
@@ -186,8 +141,8 @@ fn without_an_engine_a_dockerfile_says_what_to_install() {
         arguments: ["--engine", "process"].map(str::to_owned).to_vec(),
         ..Options::default()
     });
-    let site = self::site(&platform, "site", HEALTH);
-    let last = verdict(&platform.push(&site).ok());
+    let project = site(&platform, "site", HEALTH);
+    let last = verdict(&platform.push(&project).ok());
     last_run_is(&platform, "site", "failure");
     assert!(
         last.contains("process") || last.contains("podman"),

@@ -3,24 +3,25 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ondol_testing::engine::{engine, site, with_engine};
 use ondol_testing::table::Table;
-use ondol_testing::{Platform, eventually};
+use ondol_testing::{Platform, Project, eventually};
 
 use crate::report::{Report, spread};
 
 const ROUNDS: usize = 9;
 
-/// `git push` of the web template until the last answer came from the new release.
-pub(crate) fn push(report: &mut Report) {
-    let platform = Platform::start();
-    let project = platform.new_project("web", "shop");
-    platform.push(&project).ok();
-    platform.last_run("shop");
+/// Pushes version after version until the last answer came from it. Seconds until then, and
+/// until git has returned.
+fn rounds(platform: &Platform, project: &Project) -> (Vec<f64>, Vec<f64>) {
+    let name = project.name();
+    platform.push(project).ok();
+    platform.last_run(name);
     let mut live = Vec::new();
     let mut returned = Vec::new();
     for round in 0..ROUNDS {
         let version = format!("{}", round + 2);
-        project.set_version(&platform, &version);
+        project.set_version(platform, &version);
         let done = AtomicBool::new(false);
         let began = Instant::now();
         let (push, moved) = std::thread::scope(|scope| {
@@ -28,7 +29,7 @@ pub(crate) fn push(report: &mut Report) {
                 // All traffic is on the new release after the last answer of another one.
                 let mut moved = None;
                 while !done.load(Ordering::Relaxed) || moved.is_none() {
-                    let answered = platform.version("shop") == version;
+                    let answered = platform.version(name) == version;
                     match (answered, moved) {
                         (true, None) => moved = Some(began.elapsed()),
                         (false, Some(_)) => moved = None,
@@ -38,7 +39,7 @@ pub(crate) fn push(report: &mut Report) {
                 }
                 moved.unwrap_or_default()
             });
-            platform.push(&project).ok();
+            platform.push(project).ok();
             let push = began.elapsed();
             done.store(true, Ordering::Relaxed);
             (push, watching.join().expect("the watcher ends"))
@@ -46,6 +47,35 @@ pub(crate) fn push(report: &mut Report) {
         live.push(moved.as_secs_f64());
         returned.push(push.as_secs_f64());
     }
+    (live, returned)
+}
+
+/// `git push` of a repository with a Dockerfile, of which one line changes.
+pub(crate) fn containers(report: &mut Report) {
+    let Some(engine) = engine() else {
+        report.note("Containers: not measured, there is no engine.");
+        return;
+    };
+    let platform = Platform::start_with(with_engine(engine, &[]));
+    let yaml = "test: \"true\"\nservice: { health: { path: /version } }\n";
+    let (live, _) = rounds(&platform, &site(&platform, "site", yaml));
+    report.row(
+        "`git push` → all traffic on the new container (Dockerfile, cached)",
+        spread(&live),
+        "—",
+        "≤ 5 s",
+    );
+    report.note(format!(
+        "Containers: {ROUNDS} pushes of a changed line to a Dockerfile of two stages whose first `RUN` follows that line, on Podman \
+         with overlay storage and runc."
+    ));
+}
+
+/// `git push` of the web template until the last answer came from the new release.
+pub(crate) fn push(report: &mut Report) {
+    let platform = Platform::start();
+    let project = platform.new_project("web", "shop");
+    let (live, returned) = rounds(&platform, &project);
     report.row(
         "`git push` → all traffic on the new release (web template)",
         spread(&live),

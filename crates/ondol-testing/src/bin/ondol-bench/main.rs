@@ -31,6 +31,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("registry", registry::measure),
     ("tracking", tracking::measure),
     ("deploys", deploys::measure),
+    ("containers", live::containers),
 ];
 
 fn main() {

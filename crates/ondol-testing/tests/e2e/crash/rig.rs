@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ondol_testing::engine::Podman;
+use ondol_testing::engine::{Podman, engine, site, with_engine};
 use ondol_testing::platform::PATIENCE;
 use ondol_testing::table::Table;
 use ondol_testing::{
@@ -11,7 +11,6 @@ use ondol_testing::{
 };
 use serde_json::Value;
 
-use crate::containers::{engine, site, with_engine};
 use crate::fixtures::{push_live, small_app};
 use crate::loop_data::{iris, push_table};
 
