@@ -10,7 +10,16 @@ pub(super) fn apply(view: &View, findings: &mut Findings, request: &Request) {
         image_serves(findings, file);
     } else if let Some(file) = view.first(&["Dockerfile", "Containerfile"]) {
         let alone = findings.evidence.is_empty() && findings.service.is_none();
-        if wanted == Some(Language::Dockerfile) || (wanted.is_none() && alone) {
+        let by_procfile = findings.declared;
+        if wanted.is_none() && findings.scripts_only && !by_procfile {
+            *findings = Findings {
+                notes: std::mem::take(&mut findings.notes),
+                release: findings.release.take(),
+                ..Findings::of(Language::Dockerfile, file)
+            };
+            findings.dockerfile = Some(file.to_owned());
+            image_serves(findings, file);
+        } else if wanted == Some(Language::Dockerfile) || (wanted.is_none() && alone) {
             findings.language = Language::Dockerfile;
             findings.evidence = file.to_owned();
             findings.dockerfile = Some(file.to_owned());

@@ -86,6 +86,8 @@ pub(crate) struct Findings {
     test: Option<Found>,
     junit: Option<String>,
     service: Option<Found>,
+    /// Whether nothing but scripts was found: a Dockerfile says more about them.
+    scripts_only: bool,
     /// Whether the service was named by more than a file that happens to be called `main`.
     declared: bool,
     service_env: Vec<(&'static str, &'static str)>,
@@ -166,7 +168,9 @@ fn language(view: &View, request: &Request) -> Findings {
             ..Findings::default()
         };
     }
-    python::scripts_only(view).unwrap_or_default()
+    let mut findings = python::scripts_only(view).unwrap_or_default();
+    findings.scripts_only = true;
+    findings
 }
 
 fn layer(findings: Findings) -> Detection {

@@ -424,6 +424,9 @@ fn what_ondol_cannot_do_by_itself_is_said() {
     );
     assert!(codes(&[("main.py", ""), ("compose.yaml", "")]).contains(&"compose-unused".to_owned()));
     assert!(codes(&[("main.py", "")]).contains(&"no-tests".to_owned()));
+    let scripts = effective(&[("app.py", "x = 1\n"), ("Dockerfile", "FROM scratch\n")]).spec;
+    assert_eq!(scripts.language, crate::model::Language::Dockerfile);
+    assert_eq!(scripts.service.unwrap().run, "");
     let both: Files = &[
         ("requirements.txt", "flask\n"),
         ("app.py", "from flask import Flask\napp = Flask(__name__)\n"),
