@@ -10,8 +10,7 @@ pub(super) fn apply(view: &View, findings: &mut Findings, request: &Request) {
         image_serves(findings, file);
     } else if let Some(file) = view.first(&["Dockerfile", "Containerfile"]) {
         let alone = findings.evidence.is_empty() && findings.service.is_none();
-        let by_procfile = findings.declared;
-        if wanted.is_none() && findings.scripts_only && !by_procfile {
+        if wanted.is_none() && scripts_only(findings) {
             *findings = Findings {
                 notes: std::mem::take(&mut findings.notes),
                 release: findings.release.take(),
@@ -48,6 +47,18 @@ pub(super) fn apply(view: &View, findings: &mut Findings, request: &Request) {
         );
         findings.notes.push(note.hint("name the command of this project by `service.run`, and run its other services as projects"));
     }
+}
+
+/// Whether nothing but scripts was found: a Dockerfile says more about them than their names.
+fn scripts_only(findings: &Findings) -> bool {
+    let by_procfile = findings
+        .service
+        .as_ref()
+        .is_some_and(|service| service.from == "Procfile");
+    findings.language == Language::Python
+        && findings.evidence.ends_with(".py")
+        && !["setup.py", "manage.py"].contains(&findings.evidence.as_str())
+        && !by_procfile
 }
 
 /// The image has a command of its own, whatever else the repository has; which port it listens on,

@@ -86,8 +86,6 @@ pub(crate) struct Findings {
     test: Option<Found>,
     junit: Option<String>,
     service: Option<Found>,
-    /// Whether nothing but scripts was found: a Dockerfile says more about them.
-    scripts_only: bool,
     /// Whether the service was named by more than a file that happens to be called `main`.
     declared: bool,
     service_env: Vec<(&'static str, &'static str)>,
@@ -168,9 +166,7 @@ fn language(view: &View, request: &Request) -> Findings {
             ..Findings::default()
         };
     }
-    let mut findings = python::scripts_only(view).unwrap_or_default();
-    findings.scripts_only = true;
-    findings
+    python::scripts_only(view).unwrap_or_default()
 }
 
 fn layer(findings: Findings) -> Detection {
