@@ -267,7 +267,7 @@ impl Action for Image {
                 Problem::new(
                     ErrorKind::Unsupported,
                     "pipeline.build.engine",
-                    format!("`{file}` needs the container engine, which this server was started without: start it with `--engine auto` and install Podman or Docker, or set `service.run`"),
+                    format!("`{file}` needs the container engine, which `--engine process` leaves out: install the package podman and start the server with `--engine auto`, or name commands in ondol.yaml"),
                 )
             })?;
             let built = builds.image(ctx, &caller, file, tags, labels).await?;
