@@ -814,7 +814,11 @@ async fn what_a_dead_control_plane_was_building_is_ended() {
         .await;
     let installation = lines
         .iter()
-        .find_map(|line| line.split_once("localhost/ondol-")?.1.split('/').next())
+        .find_map(|line| {
+            line.strip_prefix("COMMIT localhost/ondol-")?
+                .split('/')
+                .next()
+        })
         .unwrap();
     let v1 = Path::new("/sys/fs/cgroup/pids");
     let root = if v1.is_dir() {
