@@ -11,7 +11,15 @@ pub(super) fn apply(view: &View, findings: &mut Findings, request: &Request) {
         image_serves(findings, file);
     } else if let Some(file) = view.first(&["Dockerfile", "Containerfile"]) {
         let alone = findings.evidence.is_empty() && findings.service.is_none();
-        if wanted == Some(Language::Dockerfile) || (wanted.is_none() && alone) {
+        if wanted.is_none() && scripts_only(findings) {
+            *findings = Findings {
+                notes: std::mem::take(&mut findings.notes),
+                release: findings.release.take(),
+                ..Findings::of(Language::Dockerfile, file)
+            };
+            findings.dockerfile = Some(file.to_owned());
+            image_serves(findings, file);
+        } else if wanted == Some(Language::Dockerfile) || (wanted.is_none() && alone) {
             findings.language = Language::Dockerfile;
             findings.evidence = file.to_owned();
             findings.dockerfile = Some(file.to_owned());
@@ -101,6 +109,18 @@ fn described(file: &str, project: &ComposeProject, findings: &Findings) -> Note 
             note.hint("these services are not deployed together: name one command by `service.run`")
         }
     }
+}
+
+/// Whether nothing but scripts was found: a Dockerfile says more about them than their names.
+fn scripts_only(findings: &Findings) -> bool {
+    let by_procfile = findings
+        .service
+        .as_ref()
+        .is_some_and(|service| service.from == "Procfile");
+    findings.language == Language::Python
+        && findings.evidence.ends_with(".py")
+        && !["setup.py", "manage.py"].contains(&findings.evidence.as_str())
+        && !by_procfile
 }
 
 /// The image has a command of its own, whatever else the repository has; which port it listens on,

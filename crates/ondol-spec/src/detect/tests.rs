@@ -444,6 +444,9 @@ fn what_ondol_cannot_do_by_itself_is_said() {
         "compose.yaml describes db (db), web (app, route to 80)"
     );
     assert!(codes(&[("main.py", "")]).contains(&"no-tests".to_owned()));
+    let scripts = effective(&[("app.py", "x = 1\n"), ("Dockerfile", "FROM scratch\n")]).spec;
+    assert_eq!(scripts.language, crate::model::Language::Dockerfile);
+    assert_eq!(scripts.service.unwrap().run, "");
     let both: Files = &[
         ("requirements.txt", "flask\n"),
         ("app.py", "from flask import Flask\napp = Flask(__name__)\n"),

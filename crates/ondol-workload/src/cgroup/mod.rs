@@ -82,22 +82,21 @@ impl Dirs {
         })
     }
 
-    /// Ends and removes groups below these of a prefix, whose names end with the id of a process
-    /// that is gone.
-    pub(crate) fn clear_left_behind(&self, prefix: &str) {
+    /// Ends and removes groups below these whose names have a beginning, and an end that is not
+    /// that of this process: an earlier one has left them.
+    pub(crate) fn clear_left_behind(&self, beginning: &str) {
+        let own = format!("-{}", std::process::id());
         let mut names = BTreeSet::new();
         for dir in self.dirs.values() {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             names.extend(entries.filter_map(|entry| entry.file_name().into_string().ok()));
         }
-        for name in names.iter().filter(|name| name.starts_with(prefix)) {
-            let owner = name.rsplit('-').next().and_then(|pid| pid.parse().ok());
-            if owner.is_some_and(|pid: i32| procfs::Stat::of(pid).is_none()) {
-                let mut group = self.clone();
-                group.dirs.values_mut().for_each(|dir| dir.push(name));
-                group.kill_all(Duration::from_secs(5));
-                group.remove();
-            }
+        let left = |name: &&String| name.starts_with(beginning) && !name.ends_with(&own);
+        for name in names.iter().filter(left) {
+            let mut group = self.clone();
+            group.dirs.values_mut().for_each(|dir| dir.push(name));
+            group.kill_all(Duration::from_secs(5));
+            group.remove();
         }
     }
 

@@ -39,6 +39,11 @@ impl Names {
         &self.installation
     }
 
+    /// The installation in a few letters.
+    pub(crate) fn short(&self) -> &str {
+        &self.short
+    }
+
     /// Labels of anything.
     pub(crate) fn labels(&self) -> HashMap<String, String> {
         [

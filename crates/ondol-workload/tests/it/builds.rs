@@ -803,3 +803,47 @@ async fn the_cache_has_a_floor_and_a_ceiling_and_takes_nothing_of_others() {
     assert_eq!(again.id, built[2], "{lines:#?}");
     assert_eq!(bench.engine.prune_builds().await.unwrap().images, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_control_plane_was_building_is_ended() {
+    let Some(bench) = Bench::new().await else {
+        return;
+    };
+    let (_, lines) = bench
+        .builds(&format!("FROM {BASE}\nRUN echo a build\n"))
+        .await;
+    let installation = lines
+        .iter()
+        .find_map(|line| {
+            line.strip_prefix("COMMIT localhost/ondol-")?
+                .split('/')
+                .next()
+        })
+        .unwrap();
+    let v1 = Path::new("/sys/fs/cgroup/pids");
+    let root = if v1.is_dir() {
+        v1
+    } else {
+        Path::new("/sys/fs/cgroup")
+    };
+    // Of this installation and of another one, both of a process that is not this one.
+    let mut commands = Vec::new();
+    for name in [installation, "0ther"] {
+        let group = root.join(format!("ondol-build-{name}-7-1"));
+        std::fs::create_dir(&group).unwrap();
+        let mut command = std::process::Command::new("sleep");
+        let child = command.arg("600").spawn().unwrap();
+        std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        commands.push((group, child));
+    }
+    bench.engine.prune_builds().await.unwrap();
+    let (other, mut of_other) = commands.pop().unwrap();
+    let (own, mut of_own) = commands.pop().unwrap();
+    let lives = of_other.try_wait().unwrap().is_none();
+    of_other.kill().unwrap();
+    of_other.wait().unwrap();
+    let _ = std::fs::remove_dir(other);
+    assert!(lives, "another installation's build was ended");
+    assert!(!of_own.wait().unwrap().success());
+    assert!(!own.exists());
+}

@@ -19,6 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// two commands.
 const QUIET: Duration = Duration::from_millis(1_500);
 
+fn beginning(installation: &str) -> String {
+    format!("ondol-build-{installation}-")
+}
+
 pub(super) struct Group {
     dirs: Option<Dirs>,
     name: String,
@@ -26,11 +30,12 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) async fn make(facts: &Facts, limits: &Limits) -> Self {
+    pub(super) async fn make(facts: &Facts, limits: &Limits, installation: &str) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // The last part is the process, by which what a dead one left is known.
-        let name = format!("ondol-build-{number}-{}", std::process::id());
+        let beginning = beginning(installation);
+        let name = format!("{beginning}{number}-{}", std::process::id());
         let none = |why: String| Self {
             dirs: None,
             name: String::new(),
@@ -46,7 +51,7 @@ impl Group {
             let made = Dirs::roots()
                 .ok_or_else(|| "this host shows no control groups".to_owned())
                 .and_then(|roots| {
-                    roots.clear_left_behind("ondol-build-");
+                    roots.clear_left_behind(&beginning);
                     roots
                         .make(&path, &limits)
                         .map_err(|error| error.to_string())
@@ -65,6 +70,20 @@ impl Group {
                 notice: notices.into_iter().next(),
             },
             Err(why) => none(why),
+        }
+    }
+
+    /// Ends what builds of an earlier process of this installation have left running. There is one
+    /// control plane at a time, so what is not of this process is of nobody.
+    pub(super) async fn clear(facts: &Facts, installation: &str) {
+        if facts.groups_here {
+            let beginning = beginning(installation);
+            blocking(move || {
+                if let Some(roots) = Dirs::roots() {
+                    roots.clear_left_behind(&beginning);
+                }
+            })
+            .await;
         }
     }
 

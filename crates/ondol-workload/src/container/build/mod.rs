@@ -265,14 +265,16 @@ impl ContainerEngine {
         })))
     }
 
-    /// Removes what builds have left by the rule of [`BuildConfig::cache`]. To be called from time
-    /// to time.
+    /// Ends what builds of an earlier process have left running, and removes what builds have left
+    /// in the engine by the rule of [`BuildConfig::cache`]. To be called after a start and from
+    /// time to time.
     ///
     /// # Errors
     /// The engine does not answer, or refuses.
     pub async fn prune_builds(&self) -> Result<Pruned, BuildError> {
         let (_, docker) = self.host.finder.client().await?;
         let builds = &self.host.builds;
+        Group::clear(&self.host.facts().await, self.host.names.short()).await;
         // A build that runs may be about to use what looks unused.
         let at_once = u32::try_from(builds.config.at_once.max(1)).unwrap_or(u32::MAX);
         let Ok(_nobody_builds) = builds.turns.try_acquire_many(at_once) else {
@@ -341,7 +343,7 @@ impl Host {
             ),
             false => None,
         };
-        let group = Group::make(&facts, &limits).await;
+        let group = Group::make(&facts, &limits, self.names.short()).await;
         if let Some(notice) = group.notice() {
             lines(BuildLine::engine(notice));
         }
