@@ -251,12 +251,7 @@ fn differing(old: &BTreeMap<String, Value>, new: &BTreeMap<String, Value>) -> BT
             }
         }
         let none = Map::new();
-        let below = |value| match value {
-            &Value::Object(ref fields) => Some(fields),
-            Value::Null => Some(&none),
-            _ => None,
-        };
-        match (below(before), below(after)) {
+        match (below(before, &none), below(after, &none)) {
             (Some(before), Some(after))
                 if before.len() + after.len() > 0 && !field.contains('.') =>
             {
@@ -273,6 +268,15 @@ fn differing(old: &BTreeMap<String, Value>, new: &BTreeMap<String, Value>) -> BT
         }
     }
     fields
+}
+
+/// The keys of a mapping; one that is not there has none.
+fn below<'v>(value: &'v Value, none: &'v Map<String, Value>) -> Option<&'v Map<String, Value>> {
+    match value {
+        Value::Object(fields) => Some(fields),
+        Value::Null => Some(none),
+        _ => None,
+    }
 }
 
 /// Whether a mount of the repository was too large to hash.

@@ -90,7 +90,7 @@ pub(super) fn build(ctx: &Context<'_>, at: &At<'_>) -> Result<ImageBuild, SpecEr
         (None, None) => {
             let names = ["Dockerfile", "Containerfile"];
             let there = |name: &&str| ctx.view.has(rebased(name, base).trim_start_matches("./"));
-            if !names.iter().any(|name| there(&name)) {
+            if !names.iter().any(there) {
                 let place = if base.is_empty() { "." } else { base };
                 return Err(at.wrong_hint(
                     format!("finds no Dockerfile in `{place}`"),
