@@ -1,6 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+pub mod http;
+pub mod ingest;
 mod logs;
 mod metrics;
 pub mod promql;
