@@ -16,9 +16,24 @@ const LIMITS: Limits = Limits {
 /// Every sample belongs to a series that is there, and no label is empty.
 fn whole(batch: &Batch) {
     let series = batch.series.len();
-    assert!(batch.floats.iter().all(|float| (float.series as usize) < series));
-    assert!(batch.histograms.iter().all(|one| (one.series as usize) < series));
-    assert!(batch.exemplars.iter().all(|(place, _)| (*place as usize) < series));
+    assert!(
+        batch
+            .floats
+            .iter()
+            .all(|float| (float.series as usize) < series)
+    );
+    assert!(
+        batch
+            .histograms
+            .iter()
+            .all(|one| (one.series as usize) < series)
+    );
+    assert!(
+        batch
+            .exemplars
+            .iter()
+            .all(|(place, _)| (*place as usize) < series)
+    );
     for labels in &batch.series {
         assert!(!labels.metric_name().is_empty());
         assert!(labels.len() <= 2 * MAX_LABELS);

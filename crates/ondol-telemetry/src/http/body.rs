@@ -10,8 +10,8 @@ use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::answer::ApiError;
 use super::Call;
+use super::answer::ApiError;
 use crate::ingest::{IngestError, snappy};
 
 /// How long a body waits for its turn.

@@ -8,8 +8,8 @@ use super::params::Params;
 use super::scope::Scope;
 use super::{ApiResult, Call};
 use crate::promql::Expr;
-use crate::promql::json::{list, write_labels, write_text, write_time};
 use crate::promql::format_plain;
+use crate::promql::json::{list, write_labels, write_text, write_time};
 use crate::series::{
     Extent, Listing, Matcher, Metadata, SeriesExemplars, SeriesIndex, SourceError,
 };
@@ -105,7 +105,9 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 pub(super) async fn series(call: &Call, params: &Params) -> ApiResult {
     let ask = Ask::read(call, params, true)?;
-    let (found, warnings) = ask.of_index(call, |index, extent| index.series(extent)).await?;
+    let (found, warnings) = ask
+        .of_index(call, |index, extent| index.series(extent))
+        .await?;
     let mut data = String::new();
     list(&found, &mut data, write_labels);
     Ok(answer::success(&data, &warnings))
@@ -268,7 +270,7 @@ mod tests {
     #[test]
     fn escaped_names_are_read() {
         assert_eq!(unescape_name("U__http_2e_status__code"), "http.status_code");
-        assert_eq!(unescape_name("U___6e29__5ea6_"), "温5ea6_");
+        assert_eq!(unescape_name("U___6e29__5ea6_"), "温度");
         assert_eq!(unescape_name("job"), "job");
         for wrong in ["U__a_zz_", "U__a_2e", "U__a_d800_"] {
             assert_eq!(unescape_name(wrong), wrong);

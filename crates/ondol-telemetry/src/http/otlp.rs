@@ -11,8 +11,8 @@ use super::answer::ApiError;
 use super::body::{self, Encoding, unsupported};
 use super::write;
 use super::{ApiResult, Call};
-use crate::ingest::otlp::{self, Config, Deltas};
 use crate::ingest::Writer;
+use crate::ingest::otlp::{self, Config, Deltas};
 use crate::series::Appended;
 
 pub(super) async fn metrics(call: &Call, request: Request) -> ApiResult {

@@ -112,9 +112,8 @@ impl Params {
 
     /// A time that has to be there.
     pub(super) fn required_time(&self, name: &str) -> Result<i64, ApiError> {
-        self.time(name)?.ok_or_else(|| {
-            ApiError::parameter(name, "cannot parse \"\" to a valid timestamp")
-        })
+        self.time(name)?
+            .ok_or_else(|| ApiError::parameter(name, "cannot parse \"\" to a valid timestamp"))
     }
 
     /// A duration in milliseconds, `None` when it is absent.
@@ -134,9 +133,9 @@ impl Params {
         if text.is_empty() {
             return Ok(None);
         }
-        let limit: i64 = text
-            .parse()
-            .map_err(|_| ApiError::parameter(name, format!("cannot parse {text:?} to an integer")))?;
+        let limit: i64 = text.parse().map_err(|_| {
+            ApiError::parameter(name, format!("cannot parse {text:?} to an integer"))
+        })?;
         let limit = usize::try_from(limit)
             .map_err(|_| ApiError::parameter(name, "limit must be non-negative"))?;
         Ok((limit > 0).then_some(limit))
@@ -204,8 +203,14 @@ mod tests {
     #[test]
     fn times_and_durations_have_both_forms() {
         assert_eq!(parse_time("1600000000.123"), Some(1_600_000_000_123));
-        assert_eq!(parse_time("2020-09-13T12:26:40.5Z"), Some(1_600_000_000_500));
-        assert_eq!(parse_time("2020-09-13T14:26:40+02:00"), Some(1_600_000_000_000));
+        assert_eq!(
+            parse_time("2020-09-13T12:26:40.5Z"),
+            Some(1_600_000_000_500)
+        );
+        assert_eq!(
+            parse_time("2020-09-13T14:26:40+02:00"),
+            Some(1_600_000_000_000)
+        );
         assert_eq!(parse_time("-1.5e3"), Some(-1_500_000));
         for wrong in ["", "inf", "NaN", "now", "1e300", "2020-09-13"] {
             assert_eq!(parse_time(wrong), None, "{wrong}");

@@ -38,9 +38,9 @@ pub(super) async fn range(call: &Call, params: &Params) -> ApiResult {
             "end timestamp must not be before start time",
         ));
     }
-    let step = params.duration("step")?.ok_or_else(|| {
-        ApiError::parameter("step", "cannot parse \"\" to a valid duration")
-    })?;
+    let step = params
+        .duration("step")?
+        .ok_or_else(|| ApiError::parameter("step", "cannot parse \"\" to a valid duration"))?;
     run(call, params, At::Range { start, end, step }).await
 }
 

@@ -35,9 +35,9 @@ impl Scope {
                 let names: Vec<String> = projects.iter().map(ToString::to_string).collect();
                 // Names of projects are letters, digits and hyphens: no escapes are needed.
                 let matcher = Matcher::new(PROJECT, Operation::Regex, &names.join("|"));
-                matcher.map(|matcher| Self(Some(matcher))).map_err(|_| {
-                    Denied::Invisible("a label made of this many projects".to_owned())
-                })
+                matcher
+                    .map(|matcher| Self(Some(matcher)))
+                    .map_err(|_| Denied::Invisible("a label made of this many projects".to_owned()))
             }
         }
     }

@@ -30,8 +30,14 @@ pub(super) async fn remote(call: &Call, request: Request) -> ApiResult {
     if version == Version::V2 {
         for (name, count) in [
             ("x-prometheus-remote-write-samples-written", written.floats),
-            ("x-prometheus-remote-write-histograms-written", written.histograms),
-            ("x-prometheus-remote-write-exemplars-written", written.exemplars),
+            (
+                "x-prometheus-remote-write-histograms-written",
+                written.histograms,
+            ),
+            (
+                "x-prometheus-remote-write-exemplars-written",
+                written.exemplars,
+            ),
         ] {
             response
                 .headers_mut()
@@ -60,7 +66,9 @@ async fn receive(
     let version = *version;
     let encoding = Encoding::of(&request, Encoding::Snappy)?;
     if encoding != Encoding::Snappy {
-        return Err(unsupported("remote write is compressed with snappy".to_owned()));
+        return Err(unsupported(
+            "remote write is compressed with snappy".to_owned(),
+        ));
     }
     let taken = body::take(call, request, encoding).await?;
     let (decoded, _taken) = decode(taken, move |bytes| {

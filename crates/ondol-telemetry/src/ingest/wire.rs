@@ -244,7 +244,10 @@ impl Writer {
     }
 
     pub(crate) fn packed_fixed(&mut self, number: u32, values: &[u64]) {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.bytes(number, &bytes);
     }
 }

@@ -209,10 +209,7 @@ pub struct Appended {
 impl Appended {
     /// Counts a refused sample; the first of its kind is described.
     pub fn refuse(&mut self, why: Refusal, describe: impl FnOnce() -> String) {
-        self.refused
-            .entry(why)
-            .or_insert_with(|| (0, describe()))
-            .0 += 1;
+        self.refused.entry(why).or_insert_with(|| (0, describe())).0 += 1;
     }
 }
 

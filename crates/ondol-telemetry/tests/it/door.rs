@@ -85,7 +85,12 @@ impl Drop for Served {
 /// Opens the door.
 pub(crate) async fn serve(change: impl FnOnce(&mut HttpConfig)) -> Served {
     let store = Arc::new(Memory::default());
-    serve_at(store, change, ManualClock::at(Timestamp::from_micros(NOW * 1_000_000))).await
+    serve_at(
+        store,
+        change,
+        ManualClock::at(Timestamp::from_micros(NOW * 1_000_000)),
+    )
+    .await
 }
 
 /// Opens the door with a clock.
@@ -132,7 +137,11 @@ impl Reply {
     /// What stands in `data`, after a look at the status.
     pub(crate) fn data(&self) -> serde_json::Value {
         let mut json = self.json();
-        assert_eq!((self.status, &json["status"]), (200, &"success".into()), "{json}");
+        assert_eq!(
+            (self.status, &json["status"]),
+            (200, &"success".into()),
+            "{json}"
+        );
         json["data"].take()
     }
 }
@@ -165,7 +174,10 @@ impl Served {
         let _ = connection.write_all(body).await;
         let mut answer = Vec::new();
         let _ = connection.read_to_end(&mut answer).await;
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let end = answer
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .unwrap();
         let head = std::str::from_utf8(&answer[..end]).unwrap();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap()[9..12].parse().unwrap();
@@ -182,20 +194,30 @@ impl Served {
         Reply {
             status,
             headers,
-            body: if chunked { unchunked(body) } else { body.to_vec() },
+            body: if chunked {
+                unchunked(body)
+            } else {
+                body.to_vec()
+            },
         }
     }
 
     /// A GET by somebody.
     pub(crate) async fn get(&self, who: &str, path: &str) -> Reply {
-        let head = format!(
-            "GET /prometheus{path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {who}"
-        );
+        let head =
+            format!("GET /prometheus{path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {who}");
         self.raw(&head, b"").await
     }
 
     /// A POST with a type by somebody.
-    pub(crate) async fn post(&self, who: &str, path: &str, kind: &str, more: &str, body: &[u8]) -> Reply {
+    pub(crate) async fn post(
+        &self,
+        who: &str,
+        path: &str,
+        kind: &str,
+        more: &str,
+        body: &[u8],
+    ) -> Reply {
         let head = format!(
             "POST {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer {who}\nContent-Type: {kind}\n{more}"
         );

@@ -20,7 +20,11 @@ async fn filled() -> Served {
         &[(at(60), 1.0), (at(0), 0.0)],
     );
     served.store.put(
-        &[("__name__", "odd"), ("http.code", "200"), ("project", "web")],
+        &[
+            ("__name__", "odd"),
+            ("http.code", "200"),
+            ("project", "web"),
+        ],
         &[(at(0), f64::INFINITY)],
     );
     served
@@ -50,15 +54,28 @@ async fn grafana_asks_by_form_and_gets_texts_for_numbers() {
     assert_eq!(reply.headers["content-type"], "application/json");
     // The health check of the data source.
     let reply = served
-        .post("admin", "/prometheus/api/v1/query", FORM, "", format!("query=1%2B1&time={NOW}").as_bytes())
+        .post(
+            "admin",
+            "/prometheus/api/v1/query",
+            FORM,
+            "",
+            format!("query=1%2B1&time={NOW}").as_bytes(),
+        )
         .await;
     assert_eq!(
         reply.text(),
         format!(r#"{{"status":"success","data":{{"resultType":"scalar","result":[{NOW},"2"]}}}}"#)
     );
-    let reply = served.get("admin", "/api/v1/query?query=odd&stats=all").await.data();
+    let reply = served
+        .get("admin", "/api/v1/query?query=odd&stats=all")
+        .await
+        .data();
     assert_eq!(reply["result"][0]["value"], json!([NOW, "+Inf"]));
-    assert!(reply["stats"]["samples"]["peakSamples"].as_u64().is_some_and(|peak| peak > 0));
+    assert!(
+        reply["stats"]["samples"]["peakSamples"]
+            .as_u64()
+            .is_some_and(|peak| peak > 0)
+    );
 }
 
 #[tokio::test]
@@ -66,7 +83,13 @@ async fn what_there_is_is_listed() {
     let served = filled().await;
     let window = format!("start={}&end={NOW}", NOW - 3600);
     let reply = served
-        .post("admin", "/prometheus/api/v1/labels", FORM, "", window.as_bytes())
+        .post(
+            "admin",
+            "/prometheus/api/v1/labels",
+            FORM,
+            "",
+            window.as_bytes(),
+        )
         .await
         .data();
     assert_eq!(reply, json!(["__name__", "http.code", "job", "project"]));
@@ -79,10 +102,16 @@ async fn what_there_is_is_listed() {
     assert_eq!(values("U__http_2e_code").await, json!(["200"]));
     assert_eq!(values("http.code").await, json!(["200"]));
     let matching = served
-        .get("admin", "/api/v1/label/job/values?match[]=up%7Bjob%3D~%22a%7Cz%22%7D&match%5B%5D=odd")
+        .get(
+            "admin",
+            "/api/v1/label/job/values?match[]=up%7Bjob%3D~%22a%7Cz%22%7D&match%5B%5D=odd",
+        )
         .await;
     assert_eq!(matching.data(), json!(["a"]));
-    let cut = served.get("admin", "/api/v1/series?match[]=up&limit=1").await.json();
+    let cut = served
+        .get("admin", "/api/v1/series?match[]=up&limit=1")
+        .await
+        .json();
     assert_eq!(
         cut,
         json!({
@@ -91,10 +120,15 @@ async fn what_there_is_is_listed() {
             "warnings": ["results truncated due to limit"],
         })
     );
-    let cut = served.get("admin", "/api/v1/query?query=up&limit=1").await.json();
+    let cut = served
+        .get("admin", "/api/v1/query?query=up&limit=1")
+        .await
+        .json();
     assert_eq!(cut["data"]["result"].as_array().map(Vec::len), Some(1));
     assert_eq!(cut["warnings"], json!(["results truncated due to limit"]));
-    let formatted = served.get("admin", "/api/v1/format_query?query=sum(up)by(job)").await;
+    let formatted = served
+        .get("admin", "/api/v1/format_query?query=sum(up)by(job)")
+        .await;
     assert_eq!(formatted.data(), json!("sum by (job) (up)"));
     let build = served.get("admin", "/api/v1/status/buildinfo").await.data();
     assert_eq!(build["version"], "3.14.0");
@@ -103,7 +137,10 @@ async fn what_there_is_is_listed() {
         ("alerts", json!({"alerts": []})),
         ("metadata", json!({})),
     ] {
-        assert_eq!(served.get("admin", &format!("/api/v1/{path}")).await.data(), expected);
+        assert_eq!(
+            served.get("admin", &format!("/api/v1/{path}")).await.data(),
+            expected
+        );
     }
     let head = served.get("admin", "/api/v1/status/tsdb").await.data();
     assert_eq!(head["headStats"]["numSeries"], 3);
@@ -118,10 +155,26 @@ async fn errors_have_the_codes_that_clients_know() {
         ("/api/v1/query", 400, "bad_data"),
         ("/api/v1/query?query=up&time=later", 400, "bad_data"),
         ("/api/v1/query?query=up&timeout=x", 400, "bad_data"),
-        ("/api/v1/query_range?query=up&start=0&end=11000&step=1", 400, "bad_data"),
-        ("/api/v1/query_range?query=up&start=5&end=0&step=1", 400, "bad_data"),
-        ("/api/v1/query_range?query=up&start=0&end=5&step=0", 400, "bad_data"),
-        ("/api/v1/query_range?query=up&start=0&end=5", 400, "bad_data"),
+        (
+            "/api/v1/query_range?query=up&start=0&end=11000&step=1",
+            400,
+            "bad_data",
+        ),
+        (
+            "/api/v1/query_range?query=up&start=5&end=0&step=1",
+            400,
+            "bad_data",
+        ),
+        (
+            "/api/v1/query_range?query=up&start=0&end=5&step=0",
+            400,
+            "bad_data",
+        ),
+        (
+            "/api/v1/query_range?query=up&start=0&end=5",
+            400,
+            "bad_data",
+        ),
         ("/api/v1/query?query=up%20%2B%20on()%20up", 422, "execution"),
         ("/api/v1/query?query=up&timeout=0", 503, "timeout"),
         ("/api/v1/series", 400, "bad_data"),
@@ -131,13 +184,23 @@ async fn errors_have_the_codes_that_clients_know() {
     ] {
         let reply = served.get("admin", path).await;
         let json = reply.json();
-        assert_eq!((reply.status, &json["errorType"]), (status, &kind.into()), "{path}: {json}");
+        assert_eq!(
+            (reply.status, &json["errorType"]),
+            (status, &kind.into()),
+            "{path}: {json}"
+        );
         assert_eq!(json["status"], "error");
     }
     let fits = "/api/v1/query_range?query=up&start=0&end=10999&step=1";
     assert_eq!(served.get("admin", fits).await.status, 200);
     let refused = served
-        .post("admin", "/prometheus/api/v1/label/job/values", FORM, "", b"")
+        .post(
+            "admin",
+            "/prometheus/api/v1/label/job/values",
+            FORM,
+            "",
+            b"",
+        )
         .await;
     assert_eq!(refused.status, 405);
 }
@@ -147,10 +210,15 @@ async fn a_limit_names_what_is_too_large() {
     let served = serve(|config| config.query.max_samples = 10).await;
     let samples: Vec<(i64, f64)> = (0..100).map(|at| ((NOW - at) * 1000, 1.0)).rev().collect();
     served.store.put(&[("__name__", "many")], &samples);
-    let reply = served.get("admin", "/api/v1/query?query=1%2Bsum(rate(many%5B5m%5D))").await;
+    let reply = served
+        .get("admin", "/api/v1/query?query=1%2Bsum(rate(many%5B5m%5D))")
+        .await;
     assert_eq!(reply.status, 422);
     let error = reply.json()["error"].as_str().unwrap().to_owned();
-    assert!(error.contains("many") && error.contains("max_samples"), "{error}");
+    assert!(
+        error.contains("many") && error.contains("max_samples"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -167,7 +235,9 @@ async fn a_query_that_has_no_place_is_turned_away() {
         .collect();
     for series in 0..100 {
         let name = series.to_string();
-        served.store.put(&[("__name__", "wide"), ("n", &name)], &samples);
+        served
+            .store
+            .put(&[("__name__", "wide"), ("n", &name)], &samples);
     }
     let slow = {
         use tokio::io::AsyncWriteExt;
@@ -205,22 +275,36 @@ async fn nobody_sees_the_series_of_other_projects() {
         "up%7Bproject!%3D%22x%22%7D",
         "last_over_time(up%5B1h%5D)",
     ] {
-        let data = served.get(who, &format!("/api/v1/query?query={query}")).await.data();
+        let data = served
+            .get(who, &format!("/api/v1/query?query={query}"))
+            .await
+            .data();
         let result = data["result"].as_array().unwrap().clone();
         assert_eq!(result.len(), 1, "{query}: {data}");
         assert_eq!(result[0]["metric"]["project"], "web");
     }
     let projects = served.get(who, "/api/v1/label/project/values").await.data();
     assert_eq!(projects, json!(["web"]));
-    let series = served.get(who, "/api/v1/series?match[]=%7Bproject%3D~%22.%2B%22%7D").await;
+    let series = served
+        .get(who, "/api/v1/series?match[]=%7Bproject%3D~%22.%2B%22%7D")
+        .await;
     assert_eq!(series.data().as_array().map(Vec::len), Some(2));
     let targets = served.get(who, "/api/v1/targets").await.data();
     assert_eq!(targets["activeTargets"].as_array().map(Vec::len), Some(1));
     assert_eq!(served.get(who, "/api/v1/status/tsdb").await.status, 403);
-    assert_eq!(served.get("nothing", "/api/v1/query?query=up").await.status, 403);
-    assert_eq!(served.get("wrong", "/api/v1/query?query=up").await.status, 401);
+    assert_eq!(
+        served.get("nothing", "/api/v1/query?query=up").await.status,
+        403
+    );
+    assert_eq!(
+        served.get("wrong", "/api/v1/query?query=up").await.status,
+        401
+    );
     let anonymous = served
-        .raw("GET /prometheus/api/v1/query?query=up HTTP/1.1\nHost: x", b"")
+        .raw(
+            "GET /prometheus/api/v1/query?query=up HTTP/1.1\nHost: x",
+            b"",
+        )
         .await;
     assert_eq!(anonymous.status, 401);
     assert!(anonymous.headers.contains_key("www-authenticate"));

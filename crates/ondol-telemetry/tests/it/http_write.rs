@@ -44,7 +44,10 @@ fn v1(labels: &[(&str, &str)], time: i64, value: f64) -> Vec<u8> {
     let mut series: Vec<u8> = labels
         .iter()
         .flat_map(|(name, value)| {
-            bytes(1, &[bytes(1, name.as_bytes()), bytes(2, value.as_bytes())].concat())
+            bytes(
+                1,
+                &[bytes(1, name.as_bytes()), bytes(2, value.as_bytes())].concat(),
+            )
         })
         .collect();
     series.extend(sample(time, value));
@@ -53,7 +56,12 @@ fn v1(labels: &[(&str, &str)], time: i64, value: f64) -> Vec<u8> {
 
 /// A request of version 2 with one series and an exemplar.
 fn v2(time: i64, value: f64) -> Vec<u8> {
-    let exemplar = [bytes(1, &[3, 4]), double(2, value), unsigned(3, time as u64)].concat();
+    let exemplar = [
+        bytes(1, &[3, 4]),
+        double(2, value),
+        unsigned(3, time as u64),
+    ]
+    .concat();
     let series = [bytes(1, &[1, 2]), sample(time, value), bytes(4, &exemplar)].concat();
     let mut out: Vec<u8> = ["", "__name__", "v2_total", "trace_id", "ab"]
         .iter()
@@ -69,7 +77,9 @@ fn snappy(body: &[u8]) -> Vec<u8> {
 
 async fn write(served: &Served, who: &str, kind: &str, body: &[u8]) -> Reply {
     let headers = "Content-Encoding: snappy\nX-Prometheus-Remote-Write-Version: 0.1.0\nUser-Agent: Prometheus/3.5.0";
-    served.post(who, "/prometheus/api/v1/write", kind, headers, body).await
+    served
+        .post(who, "/prometheus/api/v1/write", kind, headers, body)
+        .await
 }
 
 const UP: &[(&str, &str)] = &[("__name__", "up"), ("job", "a")];
@@ -79,7 +89,10 @@ async fn both_versions_are_taken_in() {
     let served = serve(|_| {}).await;
     let reply = write(&served, "admin", V1, &snappy(&v1(UP, 1000, 1.0))).await;
     assert_eq!((reply.status, reply.text()), (204, ""));
-    assert_eq!(served.store.floats(r#"{__name__="up", job="a"}"#), [(1000, 1.0)]);
+    assert_eq!(
+        served.store.floats(r#"{__name__="up", job="a"}"#),
+        [(1000, 1.0)]
+    );
     let reply = write(&served, "admin", V2, &snappy(&v2(NOW * 1000, 2.0))).await;
     assert_eq!(reply.status, 204);
     for (kind, count) in [("samples", "1"), ("histograms", "0"), ("exemplars", "1")] {
@@ -130,13 +143,22 @@ async fn what_cannot_get_better_is_never_repeated() {
         assert_eq!(reply.status, status, "{kind}: {}", reply.text());
     }
     let plain = served
-        .post("admin", "/prometheus/api/v1/write", V1, "Content-Encoding: zstd", b"")
+        .post(
+            "admin",
+            "/prometheus/api/v1/write",
+            V1,
+            "Content-Encoding: zstd",
+            b"",
+        )
         .await;
     assert_eq!(plain.status, 415);
     served.store.broken.store(true, Ordering::Relaxed);
     let failed = write(&served, "admin", V2, &snappy(&v2(9000, 1.0))).await;
     assert_eq!(failed.status, 500);
-    assert_eq!(failed.headers["x-prometheus-remote-write-samples-written"], "0");
+    assert_eq!(
+        failed.headers["x-prometheus-remote-write-samples-written"],
+        "0"
+    );
 }
 
 #[tokio::test]
@@ -168,12 +190,27 @@ async fn whoever_has_one_project_writes_to_that_alone() {
     let served = serve(|_| {}).await;
     let own = write(&served, "web-developer", V1, &snappy(&v1(UP, 1000, 1.0))).await;
     assert_eq!(own.status, 204);
-    assert_eq!(served.store.shown(), [r#"{__name__="up", job="a", project="web"}"#]);
+    assert_eq!(
+        served.store.shown(),
+        [r#"{__name__="up", job="a", project="web"}"#]
+    );
     let named = [UP, &[("project", "web")]].concat();
-    let named = write(&served, "web-developer", V1, &snappy(&v1(&named, 2000, 1.0))).await;
+    let named = write(
+        &served,
+        "web-developer",
+        V1,
+        &snappy(&v1(&named, 2000, 1.0)),
+    )
+    .await;
     assert_eq!(named.status, 204);
     let foreign = [UP, &[("project", "other")]].concat();
-    let foreign = write(&served, "web-developer", V1, &snappy(&v1(&foreign, 3000, 1.0))).await;
+    let foreign = write(
+        &served,
+        "web-developer",
+        V1,
+        &snappy(&v1(&foreign, 3000, 1.0)),
+    )
+    .await;
     assert_eq!(foreign.status, 403);
     assert!(foreign.text().contains("project `other`"));
     for (who, status) in [("web-viewer", 403), ("nothing", 403), ("wrong", 401)] {
@@ -234,7 +271,13 @@ async fn otlp_bodies_may_be_gzip_and_bombs_are_not_unpacked() {
         let served = &served;
         async move {
             served
-                .post("admin", "/v1/metrics", kind, "Content-Encoding: gzip", &body)
+                .post(
+                    "admin",
+                    "/v1/metrics",
+                    kind,
+                    "Content-Encoding: gzip",
+                    &body,
+                )
                 .await
         }
     };

@@ -58,7 +58,11 @@ impl Memory {
 
     /// Every series with samples.
     pub(crate) fn shown(&self) -> Vec<String> {
-        self.inner().series.keys().map(ToString::to_string).collect()
+        self.inner()
+            .series
+            .keys()
+            .map(ToString::to_string)
+            .collect()
     }
 }
 

@@ -105,13 +105,25 @@ async fn a_target_is_scraped_ended_when_it_goes_and_when_the_scraper_stops() {
         running.store.floats(jobs).len() >= 2 && running.store.floats(other).len() >= 2
     })
     .await;
-    assert!(running.store.floats(up).iter().all(|(_, value)| *value == 1.0));
+    assert!(
+        running
+            .store
+            .floats(up)
+            .iter()
+            .all(|(_, value)| *value == 1.0)
+    );
     let seen = r#"{__name__="scrape_samples_scraped", instance="app:2", job="app"}"#;
     assert_eq!(running.store.floats(seen)[0].1, 1.0);
     let added = r#"{__name__="scrape_series_added", instance="app:2", job="app"}"#;
     assert_eq!(running.store.floats(added)[0].1, 1.0);
     assert_eq!(running.store.floats(added)[1].1, 0.0);
-    assert!(running.scraper.targets().iter().all(|target| target.error.is_none()));
+    assert!(
+        running
+            .scraper
+            .targets()
+            .iter()
+            .all(|target| target.error.is_none())
+    );
 
     targets.lock().unwrap().remove(0);
     let ended = |series: &str| {
@@ -138,7 +150,13 @@ async fn a_target_that_fails_is_down_and_its_series_end() {
             "/turns",
             get(move || {
                 let healthy = asked.load(Ordering::Relaxed);
-                async move { if healthy { "a 1\n" } else { "a 1\nno metric {\n" } }
+                async move {
+                    if healthy {
+                        "a 1\n"
+                    } else {
+                        "a 1\nno metric {\n"
+                    }
+                }
             }),
         )
         .route(
@@ -170,8 +188,16 @@ async fn a_target_that_fails_is_down_and_its_series_end() {
         let state = states.iter().find(|state| state.pool == name).unwrap();
         state.error.clone().unwrap_or_default()
     };
-    assert!(error("endless").contains("more than 1048576 bytes"), "{}", error("endless"));
-    assert!(error("silent").contains("no answer within"), "{}", error("silent"));
+    assert!(
+        error("endless").contains("more than 1048576 bytes"),
+        "{}",
+        error("endless")
+    );
+    assert!(
+        error("silent").contains("no answer within"),
+        "{}",
+        error("silent")
+    );
     assert!(error("turns").contains("line 2"), "{}", error("turns"));
     running.task.abort();
 }
@@ -195,9 +221,21 @@ async fn what_has_no_metrics_and_need_not_is_nothing() {
     let running = run(StaticTargets(vec![page, own]), |_| {});
     let series = r#"{__name__="own", instance="self", job="ondol"}"#;
     until("own metrics", || running.store.floats(series).len() >= 6).await;
-    assert!(running.store.shown().iter().all(|series| !series.contains("page")));
+    assert!(
+        running
+            .store
+            .shown()
+            .iter()
+            .all(|series| !series.contains("page"))
+    );
     assert_eq!(running.scraper.targets().len(), 1);
     running.stop.send(true).unwrap();
     running.task.await.unwrap();
-    assert!(running.store.shown().iter().all(|series| !series.contains("page")));
+    assert!(
+        running
+            .store
+            .shown()
+            .iter()
+            .all(|series| !series.contains("page"))
+    );
 }

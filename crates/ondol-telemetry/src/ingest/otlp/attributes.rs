@@ -97,7 +97,11 @@ fn write_value(
         match field.number {
             1 if json => write_text(field.text()?, out),
             1 => out.push_str(field.text()?),
-            2 => out.push_str(if field.unsigned()? == 0 { "false" } else { "true" }),
+            2 => out.push_str(if field.unsigned()? == 0 {
+                "false"
+            } else {
+                "true"
+            }),
             3 => {
                 let _ = write!(out, "{}", field.signed()?);
             }

@@ -180,6 +180,10 @@ mod tests {
         }
         deltas.commit(staged);
         assert!(deltas.len() < MAX_STREAMS && deltas.len() > MAX_STREAMS / 2);
-        assert!(!deltas.streams.contains_key(&Labels::from_pairs([("n", "0")])));
+        assert!(
+            !deltas
+                .streams
+                .contains_key(&Labels::from_pairs([("n", "0")]))
+        );
     }
 }

@@ -128,7 +128,8 @@ impl Converter<'_> {
             labels.set(METRIC_NAME, &bucket);
             labels.set("le", &format_plain(bound));
             if let Some(series) = self.push(labels.build(), metric, point, total) {
-                let inside = |exemplar: &&Exemplar| exemplar.value > lower && exemplar.value <= bound;
+                let inside =
+                    |exemplar: &&Exemplar| exemplar.value > lower && exemplar.value <= bound;
                 let found = exemplars.iter().filter(inside).cloned();
                 self.out
                     .batch

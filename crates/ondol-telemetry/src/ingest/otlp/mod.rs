@@ -340,8 +340,9 @@ impl Converter<'_> {
         }
         if matches!(which, SUM | HISTOGRAM | EXPONENTIAL) && temporality == Temporality::Unspecified
         {
-            self.out
-                .refuse(format!("the metric {name:?} has no aggregation temporality"));
+            self.out.refuse(format!(
+                "the metric {name:?} has no aggregation temporality"
+            ));
             return Ok(());
         }
         let kind = match which {
@@ -355,7 +356,8 @@ impl Converter<'_> {
             .translation
             .metric(name, unit, kind, which == GAUGE);
         if translated.is_empty() {
-            self.out.refuse(format!("the metric {name:?} has no usable name"));
+            self.out
+                .refuse(format!("the metric {name:?} has no usable name"));
             return Ok(());
         }
         let said = Metadata {
@@ -413,7 +415,10 @@ impl Converter<'_> {
     ) -> Option<u32> {
         let (mut start, mut value) = (point.start, point.or_stale(value));
         if metric.temporality == Temporality::Delta && !point.absent {
-            match self.staged.number(self.deltas, &labels, point.start, point.time, value) {
+            match self
+                .staged
+                .number(self.deltas, &labels, point.start, point.time, value)
+            {
                 Ok(total) => (start, value) = total,
                 Err(why) => {
                     self.out

@@ -195,9 +195,18 @@ mod tests {
             "http_server_request_duration_seconds"
         );
         assert_eq!(name("requests", "1", Counter, false), "requests_total");
-        assert_eq!(name("requests.total.seen", "", Counter, false), "requests_seen_total");
-        assert_eq!(name("system.io", "By", Counter, false), "system_io_bytes_total");
-        assert_eq!(name("memory.utilization", "1", Gauge, true), "memory_utilization_ratio");
+        assert_eq!(
+            name("requests.total.seen", "", Counter, false),
+            "requests_seen_total"
+        );
+        assert_eq!(
+            name("system.io", "By", Counter, false),
+            "system_io_bytes_total"
+        );
+        assert_eq!(
+            name("memory.utilization", "1", Gauge, true),
+            "memory_utilization_ratio"
+        );
         assert_eq!(name("active", "{request}", Gauge, false), "active");
         assert_eq!(name("speed", "m/s", Gauge, true), "speed_meters_per_second");
         assert_eq!(name("rate", "{packet}/s", Gauge, true), "rate_per_second");

@@ -109,7 +109,10 @@ fn explicit_bounds_become_classic_buckets() {
         .iter()
         .map(|float| {
             let labels = &found.batch.series[float.series as usize];
-            (format!("{}{}", labels.metric_name(), labels.get("le")), float.value)
+            (
+                format!("{}{}", labels.metric_name(), labels.get("le")),
+                float.value,
+            )
         })
         .collect();
     let expected = [
@@ -120,7 +123,10 @@ fn explicit_bounds_become_classic_buckets() {
         ("rpc_duration_seconds_bucket+Inf", 6.0),
         ("target_info", 1.0),
     ];
-    assert_eq!(shown, expected.map(|(name, value)| (name.to_owned(), value)));
+    assert_eq!(
+        shown,
+        expected.map(|(name, value)| (name.to_owned(), value))
+    );
     let (series, exemplar) = &found.batch.exemplars[0];
     assert_eq!(found.batch.series[*series as usize].get("le"), "1");
     assert_eq!(exemplar.labels.get("trace_id"), "ab".repeat(16));

@@ -150,20 +150,29 @@ pub(super) fn read(mut message: Message<'_>) -> Result<Timed, WireError> {
     })
 }
 
-fn finish(mut histogram: Histogram, negative: Side, positive: Side) -> Result<Histogram, &'static str> {
+fn finish(
+    mut histogram: Histogram,
+    negative: Side,
+    positive: Side,
+) -> Result<Histogram, &'static str> {
     if histogram.sum.to_bits() == STALE_NAN {
         return Ok(Histogram {
             sum: histogram.sum,
             ..Histogram::default()
         });
     }
-    if negative.is_too_long() || positive.is_too_long() || histogram.custom_values.len() > MAX_BUCKETS
+    if negative.is_too_long()
+        || positive.is_too_long()
+        || histogram.custom_values.len() > MAX_BUCKETS
     {
         return Err("too many buckets");
     }
     match histogram.schema {
         CUSTOM_SCHEMA => {
-            let rising = histogram.custom_values.windows(2).all(|pair| pair[0] < pair[1]);
+            let rising = histogram
+                .custom_values
+                .windows(2)
+                .all(|pair| pair[0] < pair[1]);
             if !rising || histogram.custom_values.iter().any(|bound| bound.is_nan()) {
                 return Err("custom bounds that do not rise");
             }
@@ -176,7 +185,10 @@ fn finish(mut histogram: Histogram, negative: Side, positive: Side) -> Result<Hi
         _ => return Err("a schema that is not known"),
     }
     let finite = |value: f64| value.is_finite() && value >= 0.0;
-    if !finite(histogram.zero_threshold) || !finite(histogram.zero_count) || !finite(histogram.count) {
+    if !finite(histogram.zero_threshold)
+        || !finite(histogram.zero_count)
+        || !finite(histogram.count)
+    {
         return Err("a count that is none");
     }
     let (negative, below) = negative.finish()?;

@@ -145,7 +145,10 @@ fn labels_of(pairs: &[(&str, &str)], named: bool) -> Result<Labels, String> {
             return Err("a label without a name".to_owned());
         }
         if name.len() > super::MAX_LABEL_BYTES || value.len() > super::MAX_LABEL_BYTES {
-            return Err(format!("a label of more than {} bytes", super::MAX_LABEL_BYTES));
+            return Err(format!(
+                "a label of more than {} bytes",
+                super::MAX_LABEL_BYTES
+            ));
         }
         sorted &= last.is_none_or(|last| last < *name);
         last = Some(name);

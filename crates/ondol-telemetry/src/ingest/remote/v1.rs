@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::{IngestError, MAX_LABELS};
 use super::super::wire::{Message, WireError};
+use super::super::{IngestError, MAX_LABELS};
 use super::{Decoded, Limits, histogram, kind_of, labels_of, wire};
 use crate::series::{Exemplar, FloatSample, HistogramSample, Metadata};
 
@@ -58,7 +58,10 @@ fn series(message: Message<'_>, out: &mut Decoded) -> Result<(), WireError> {
     let labels = match labels_of(&pairs, true) {
         Ok(labels) => labels,
         Err(why) => {
-            out.refuse(format!("{why}: {:?}", pairs.iter().take(8).collect::<Vec<_>>()));
+            out.refuse(format!(
+                "{why}: {:?}",
+                pairs.iter().take(8).collect::<Vec<_>>()
+            ));
             return Ok(());
         }
     };

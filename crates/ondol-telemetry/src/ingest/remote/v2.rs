@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::{IngestError, MAX_LABELS};
 use super::super::wire::{Field, Message, WireError};
+use super::super::{IngestError, MAX_LABELS};
 use super::{Decoded, Limits, REQUEST, histogram, kind_of, labels_of, wire};
 use crate::series::{Exemplar, FloatSample, HistogramSample, METRIC_NAME, Metadata, MetricKind};
 
@@ -25,9 +25,7 @@ impl From<Broken> for IngestError {
     fn from(broken: Broken) -> Self {
         match broken {
             Broken::Wire(error) => wire(error),
-            Broken::Symbol(at) => {
-                Self::malformed(REQUEST, format!("there is no symbol {at}"))
-            }
+            Broken::Symbol(at) => Self::malformed(REQUEST, format!("there is no symbol {at}")),
             Broken::Odd => Self::malformed(REQUEST, "a label name has no value"),
         }
     }
@@ -113,7 +111,10 @@ fn series(message: Message<'_>, symbols: &Symbols<'_>, out: &mut Decoded) -> Res
     let labels = match labels_of(&pairs, true) {
         Ok(labels) => labels,
         Err(why) => {
-            out.refuse(format!("{why}: {:?}", pairs.iter().take(8).collect::<Vec<_>>()));
+            out.refuse(format!(
+                "{why}: {:?}",
+                pairs.iter().take(8).collect::<Vec<_>>()
+            ));
             return Ok(());
         }
     };
@@ -234,7 +235,15 @@ mod tests {
     #[test]
     fn symbols_may_stand_behind_the_series() {
         let bytes = request(
-            &["", "__name__", "rpc_seconds_count", "job", "x", "Calls.", "seconds"],
+            &[
+                "",
+                "__name__",
+                "rpc_seconds_count",
+                "job",
+                "x",
+                "Calls.",
+                "seconds",
+            ],
             |series| {
                 series.packed(1, &[1, 2, 3, 4]);
                 series.message(2, |sample| {
@@ -256,7 +265,10 @@ mod tests {
         );
         let found = decode(&bytes, Limits::default()).unwrap();
         assert_eq!(found.batch.series[0].get("job"), "x");
-        assert_eq!((found.batch.floats[0].time, found.batch.floats[0].start), (5000, 1000));
+        assert_eq!(
+            (found.batch.floats[0].time, found.batch.floats[0].start),
+            (5000, 1000)
+        );
         assert_eq!(found.batch.exemplars.len(), 1);
         assert_eq!(found.batch.metadata[0].0.as_ref(), "rpc_seconds");
         assert_eq!(found.batch.metadata[0].1.unit, "seconds");

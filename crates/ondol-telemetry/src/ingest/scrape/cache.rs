@@ -323,7 +323,8 @@ mod tests {
             read(&mut strict, text, 0).batch.series[0].to_string(),
             r#"{__name__="a", exported_exported_job="mine", exported_job="x", instance="a:1", job="app"}"#
         );
-        let mut believing = Cache::new(Labels::from_pairs([("job", "app")]), true, Rules::default());
+        let mut believing =
+            Cache::new(Labels::from_pairs([("job", "app")]), true, Rules::default());
         assert_eq!(
             read(&mut believing, text, 0).batch.series[0].get("job"),
             "mine"

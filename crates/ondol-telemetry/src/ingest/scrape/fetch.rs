@@ -48,7 +48,10 @@ impl Fetcher {
         let request = Request::get(url)
             .header(header::ACCEPT, ACCEPT)
             .header(header::ACCEPT_ENCODING, "gzip")
-            .header(header::USER_AGENT, concat!("Ondol/", env!("CARGO_PKG_VERSION")))
+            .header(
+                header::USER_AGENT,
+                concat!("Ondol/", env!("CARGO_PKG_VERSION")),
+            )
             .header(
                 "x-prometheus-scrape-timeout-seconds",
                 timeout.as_secs_f64().to_string(),
@@ -57,8 +60,7 @@ impl Fetcher {
             .map_err(|error| format!("the address {url} cannot be asked: {error}"))?;
         let answer = self.0.request(request).await.map_err(|error| {
             // The cause says what happened; the error around it only that something did.
-            std::error::Error::source(&error)
-                .map_or_else(|| error.to_string(), ToString::to_string)
+            std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
         })?;
         if !answer.status().is_success() {
             return Err(format!("server returned HTTP status {}", answer.status()));

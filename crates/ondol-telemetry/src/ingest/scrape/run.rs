@@ -248,7 +248,12 @@ impl TargetLoop {
         let (mut batch, numbers, mut error) = match read {
             Ok(round) => (
                 round.batch,
-                [1.0, round.seen as f64, round.kept as f64, round.added as f64],
+                [
+                    1.0,
+                    round.seen as f64,
+                    round.kept as f64,
+                    round.added as f64,
+                ],
                 None,
             ),
             Err(error) => (self.cache.end(time), [0.0; 4], Some(error)),

@@ -121,10 +121,7 @@ impl<'a> Lines<'a> {
                 };
             }
             self.line += 1;
-            let (line, rest) = self
-                .rest
-                .split_once('\n')
-                .unwrap_or((self.rest, ""));
+            let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
             self.rest = rest;
             if line.len() > MAX_LINE {
                 return Err(format!("it has more than {MAX_LINE} bytes"));

@@ -4,9 +4,7 @@ use std::borrow::Cow;
 
 use super::super::{MAX_LABEL_BYTES, MAX_LABELS};
 use super::is_blank;
-use crate::series::{
-    Labels, LabelsBuilder, METRIC_NAME, valid_label_name, valid_metric_name,
-};
+use crate::series::{Labels, LabelsBuilder, METRIC_NAME, valid_label_name, valid_metric_name};
 
 /// Where the text of a series ends: behind its braces, or at the blank behind its name.
 pub(super) fn series_end(line: &str) -> Result<usize, String> {
