@@ -17,6 +17,9 @@ use crate::ingest::{IngestError, snappy};
 /// How long a body waits for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(20);
 
+/// How long a body may take to come in.
+const MAX_READING: Duration = Duration::from_secs(60);
+
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -103,7 +106,12 @@ pub(super) async fn take(
         }
     };
     let limited = Limited::new(request.into_body(), config.max_body);
-    let bytes = match limited.collect().await {
+    let Ok(body) = tokio::time::timeout(MAX_READING, limited.collect()).await else {
+        return Err(ApiError::unavailable(format!(
+            "the body did not come in within {MAX_READING:?}"
+        )));
+    };
+    let bytes = match body {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             return Err(too_large("body", config.max_body, "max_body"));

@@ -213,13 +213,7 @@ async fn dispatch(shared: Arc<Shared>, request: Request) -> ApiResult {
     let form = method == Method::POST
         && matches!(
             rest,
-            "query"
-                | "query_range"
-                | "query_exemplars"
-                | "series"
-                | "labels"
-                | "format_query"
-                | "parse_query"
+            "query" | "query_range" | "query_exemplars" | "series" | "labels" | "format_query"
         );
     if !reads && !form {
         return Err(ApiError::method(&method));

@@ -2,6 +2,7 @@
 //! the client goes away, and written piece by piece.
 
 use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -128,13 +129,20 @@ async fn run(call: &Call, params: &Params, at: At) -> ApiResult {
     tail.push('}');
     write_remarks(&found, &query, cut, &mut tail);
     tail.push('}');
-    Ok(answer::json(Body::from_stream(stream::iter(Pieces {
+    let mut pieces = Pieces {
         answer: found,
         writer: DataWriter::default(),
         tail: Some(tail),
         begun: false,
         _place: place,
-    }))))
+    };
+    let first = pieces.next().unwrap_or_default();
+    if pieces.tail.is_none() {
+        return Ok(answer::json(first));
+    }
+    let rest = Rest::new(pieces, call.shared.engine.config().timeout);
+    let body = std::iter::once(Ok(first)).chain(rest);
+    Ok(answer::json(Body::from_stream(stream::iter(body))))
 }
 
 fn truncate(value: &mut Value, limit: usize) -> bool {
@@ -184,7 +192,7 @@ struct Pieces {
 }
 
 impl Iterator for Pieces {
-    type Item = Result<Bytes, std::convert::Infallible>;
+    type Item = Bytes;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.tail.as_ref()?;
@@ -199,6 +207,46 @@ impl Iterator for Pieces {
                 break;
             }
         }
-        Some(Ok(Bytes::from(out)))
+        Some(Bytes::from(out))
+    }
+}
+
+/// What is left of a large answer. A client that does not read it in time loses it, so that it
+/// cannot keep the place of a query for ever.
+struct Rest {
+    pieces: Arc<Mutex<Option<Pieces>>>,
+    deadline: tokio::task::AbortHandle,
+}
+
+impl Rest {
+    fn new(pieces: Pieces, at_most: Duration) -> Self {
+        let pieces = Arc::new(Mutex::new(Some(pieces)));
+        let held = pieces.clone();
+        let deadline = tokio::spawn(async move {
+            tokio::time::sleep(at_most).await;
+            drop(held.lock().unwrap_or_else(PoisonError::into_inner).take());
+        });
+        Self {
+            pieces,
+            deadline: deadline.abort_handle(),
+        }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.deadline.abort();
+    }
+}
+
+impl Iterator for Rest {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        match pieces.as_mut() {
+            Some(pieces) => pieces.next().map(Ok),
+            None => Some(Err(std::io::Error::from(std::io::ErrorKind::TimedOut))),
+        }
     }
 }

@@ -221,15 +221,10 @@ async fn a_limit_names_what_is_too_large() {
     );
 }
 
-#[tokio::test]
-async fn a_query_that_has_no_place_is_turned_away() {
-    let served = serve(|config| {
-        config.max_queries = 1;
-        config.max_waiting = 0;
-        config.max_wait = Duration::ZERO;
-    })
-    .await;
-    // Large enough that its answer does not fit into the buffers of the connection.
+/// A connection on which a large answer stands that nobody reads.
+async fn unread(served: &Served) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt;
+    // Large enough that the answer does not fit into the buffers of the connection.
     let samples: Vec<(i64, f64)> = (0..10_000)
         .map(|at| ((NOW - 10_000 + at) * 1000, 0.123_456_789 * at as f64))
         .collect();
@@ -239,30 +234,56 @@ async fn a_query_that_has_no_place_is_turned_away() {
             .store
             .put(&[("__name__", "wide"), ("n", &name)], &samples);
     }
-    let slow = {
-        use tokio::io::AsyncWriteExt;
-        let mut connection = tokio::net::TcpStream::connect(served.at).await.unwrap();
-        let head = format!(
-            "GET /prometheus/api/v1/query?query=wide%5B3h%5D&time={NOW} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\n\r\n"
-        );
-        connection.write_all(head.as_bytes()).await.unwrap();
-        // The first byte of the answer says that the query has its place; the rest is not read.
-        connection.readable().await.unwrap();
-        connection
-    };
-    let refused = served.get("admin", "/api/v1/query?query=1").await;
-    assert_eq!(refused.status, 503);
-    assert!(refused.text().contains("wide[3h]"), "{}", refused.text());
-    assert_eq!(refused.headers["retry-after"], "5");
-    drop(slow);
-    // The place becomes free when the client that held it has gone.
-    for _ in 0..500 {
-        if served.get("admin", "/api/v1/query?query=1").await.status == 200 {
+    let mut connection = tokio::net::TcpStream::connect(served.at).await.unwrap();
+    let head = format!(
+        "GET /prometheus/api/v1/query?query=wide%5B3h%5D&time={NOW} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    // The first byte of the answer says that the query has its place; the rest is not read.
+    connection.readable().await.unwrap();
+    connection
+}
+
+async fn one_place(timeout: Duration) -> Served {
+    serve(|config| {
+        config.max_queries = 1;
+        config.max_waiting = 0;
+        config.max_wait = Duration::ZERO;
+        config.query.timeout = timeout;
+    })
+    .await
+}
+
+/// Waits for the one place to become free.
+async fn place_is_free(served: &Served) {
+    for _ in 0..3_000 {
+        let reply = served.get("admin", "/api/v1/query?query=1").await;
+        if reply.status == 200 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("the place stayed taken");
+}
+
+#[tokio::test]
+async fn a_query_that_has_no_place_is_turned_away() {
+    let served = one_place(Duration::from_secs(600)).await;
+    let slow = unread(&served).await;
+    let refused = served.get("admin", "/api/v1/query?query=1").await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("wide[3h]"), "{}", refused.text());
+    assert_eq!(refused.headers["retry-after"], "5");
+    // The place becomes free when the client that held it has gone.
+    drop(slow);
+    place_is_free(&served).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_does_not_keep_its_place() {
+    let served = one_place(Duration::from_secs(4)).await;
+    let _slow = unread(&served).await;
+    place_is_free(&served).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Asks a target over HTTP. The answer is cut at its ceiling, whatever length it announces.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -8,16 +9,18 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::text::Format;
 
 /// What is understood, best first.
 const ACCEPT: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
 
-/// An answer of a target.
+/// An answer of a target. As long as it is in memory it has one of the places for answers.
 pub(super) struct Fetched {
     pub(super) text: String,
     pub(super) format: Format,
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 /// The client of all targets. It keeps a connection per target between scrapes.
@@ -35,7 +38,7 @@ impl Default for Fetcher {
 }
 
 impl Fetcher {
-    /// Asks once.
+    /// Asks once. A target that says nothing takes no place: it is taken when the answer begins.
     ///
     /// # Errors
     /// Why there is no answer, in words.
@@ -44,6 +47,7 @@ impl Fetcher {
         url: &str,
         timeout: std::time::Duration,
         limit: usize,
+        places: &Arc<Semaphore>,
     ) -> Result<Fetched, String> {
         let request = Request::get(url)
             .header(header::ACCEPT, ACCEPT)
@@ -73,6 +77,7 @@ impl Fetcher {
                 .unwrap_or("")
                 .to_owned()
         };
+        let place = places.clone().acquire_owned().await.ok();
         let format = Format::of_content_type(&says(header::CONTENT_TYPE));
         let encoding = says(header::CONTENT_ENCODING);
         let too_long = || format!("the answer has more than {limit} bytes");
@@ -98,6 +103,10 @@ impl Fetcher {
         };
         let text = String::from_utf8(bytes)
             .map_err(|error| format!("the answer is not UTF-8: {}", error.utf8_error()))?;
-        Ok(Fetched { text, format })
+        Ok(Fetched {
+            text,
+            format,
+            place,
+        })
     }
 }

@@ -151,7 +151,7 @@ pub struct ScrapeConfig {
     pub discovery: Duration,
     /// Targets at most; those beyond are left out.
     pub max_targets: usize,
-    /// Scrapes at the same time.
+    /// Answers that are read and stored at the same time; a target that says nothing yet has none.
     pub max_scrapes: usize,
     /// Bytes of an answer, decompressed.
     pub max_body: usize,

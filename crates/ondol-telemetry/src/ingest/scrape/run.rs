@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ondol_types::Clock;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -141,6 +141,12 @@ fn offset(target: &Target, interval: Duration) -> Duration {
     Duration::from_millis(hasher.finish() % interval.as_millis().max(1) as u64)
 }
 
+/// An answer that was read. The place of the answer is kept until its batch is stored.
+struct Read {
+    round: Round,
+    place: Option<OwnedSemaphorePermit>,
+}
+
 struct TargetLoop {
     inner: Arc<Inner>,
     target: Target,
@@ -218,9 +224,6 @@ impl TargetLoop {
     }
 
     async fn scrape(&mut self, due: i64) {
-        let Ok(_place) = self.inner.scrapes.clone().acquire_owned().await else {
-            return;
-        };
         let started = self.inner.clock.now();
         let begun = Instant::now();
         let late = Duration::from_micros(started.as_micros().abs_diff(due));
@@ -239,24 +242,19 @@ impl TargetLoop {
             Err(error) => Err(error),
         };
         let optional = self.target.optional && !self.answered;
-        if optional && !read.as_ref().is_ok_and(|round| round.seen > 0) {
+        if optional && !read.as_ref().is_ok_and(|read| read.round.seen > 0) {
             // What has no metrics is not down: it is nothing.
             self.cache.end(time);
             return;
         }
         self.answered |= read.is_ok();
-        let (mut batch, numbers, mut error) = match read {
-            Ok(round) => (
-                round.batch,
-                [
-                    1.0,
-                    round.seen as f64,
-                    round.kept as f64,
-                    round.added as f64,
-                ],
-                None,
-            ),
-            Err(error) => (self.cache.end(time), [0.0; 4], Some(error)),
+        let (mut batch, numbers, mut error, _place) = match read {
+            Ok(Read { round, place }) => {
+                let counts = [round.seen, round.kept, round.added].map(|count| count as f64);
+                let [seen, kept, added] = counts;
+                (round.batch, [1.0, seen, kept, added], None, place)
+            }
+            Err(error) => (self.cache.end(time), [0.0; 4], Some(error), None),
         };
         self.reports(&mut batch, time, Some((took, numbers)));
         match self.inner.writer.append(batch).await {
@@ -286,28 +284,34 @@ impl TargetLoop {
     async fn fetch(&self) -> Result<Fetched, String> {
         let limit = self.inner.config.max_body;
         match &self.target.place {
-            Place::Http(url) => self.inner.fetcher.fetch(url, self.timeout, limit).await,
+            Place::Http(url) => {
+                let places = &self.inner.scrapes;
+                let asked = self.inner.fetcher.fetch(url, self.timeout, limit, places);
+                asked.await
+            }
             Place::Own(_, own) => Ok(Fetched {
                 text: own.exposition().await,
                 format: Format::Prometheus,
+                place: None,
             }),
         }
     }
 
     /// Reads an answer where that may take its time.
-    async fn read(&mut self, fetched: Fetched, time: i64) -> Result<Round, String> {
+    async fn read(&mut self, fetched: Fetched, time: i64) -> Result<Read, String> {
         let empty = Cache::new(Labels::default(), false, self.inner.config.rules.clone());
         let mut cache = std::mem::replace(&mut self.cache, empty);
         let limit = self.inner.config.max_samples;
         let reading = tokio::task::spawn_blocking(move || {
             let round = cache.read(&fetched.text, fetched.format, time, limit);
-            (round, cache)
+            (round, cache, fetched.place)
         });
-        let (round, cache) = reading
+        let (round, cache, place) = reading
             .await
             .map_err(|error| format!("reading the answer ended unexpectedly: {error}"))?;
         self.cache = cache;
-        round.map_err(|error| error.to_string())
+        let round = round.map_err(|error| error.to_string())?;
+        Ok(Read { round, place })
     }
 
     /// The series about the scrape itself; without numbers, their ends.
