@@ -189,10 +189,8 @@ impl TargetLoop {
                 () = tokio::time::sleep_until(at) => {}
                 () = stopped(&mut stop) => break,
             }
-            tokio::select! {
-                () = self.scrape(due) => {}
-                // A scrape that is under way is given up; what it would say is not stored.
-                () = stopped(&mut stop) => break,
+            if !self.scrape(due, &mut stop).await {
+                break;
             }
             let steps = if self.target.optional && !self.answered {
                 PATIENCE
@@ -223,7 +221,10 @@ impl TargetLoop {
         }
     }
 
-    async fn scrape(&mut self, due: i64) {
+    /// Asks the target once and stores what it says. Results in `false` when the target went
+    /// meanwhile: a question is given up then, and an answer is still stored whole, so that the
+    /// series that are to be ended are known.
+    async fn scrape(&mut self, due: i64, stop: &mut watch::Receiver<bool>) -> bool {
         let started = self.inner.clock.now();
         let begun = Instant::now();
         let late = Duration::from_micros(started.as_micros().abs_diff(due));
@@ -232,9 +233,10 @@ impl TargetLoop {
         } else {
             started.as_millis()
         };
-        let fetched = match tokio::time::timeout(self.timeout, self.fetch()).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(format!("no answer within {:?}", self.timeout)),
+        let fetched = tokio::select! {
+            fetched = tokio::time::timeout(self.timeout, self.fetch()) => fetched
+                .unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout))),
+            () = stopped(stop) => return false,
         };
         let took = begun.elapsed();
         let read = match fetched {
@@ -245,7 +247,7 @@ impl TargetLoop {
         if optional && !read.as_ref().is_ok_and(|read| read.round.seen > 0) {
             // What has no metrics is not down: it is nothing.
             self.cache.end(time);
-            return;
+            return true;
         }
         self.answered |= read.is_ok();
         let (mut batch, numbers, mut error, _place) = match read {
@@ -279,6 +281,7 @@ impl TargetLoop {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key(&self.target), state);
+        true
     }
 
     async fn fetch(&self) -> Result<Fetched, String> {
@@ -297,9 +300,17 @@ impl TargetLoop {
         }
     }
 
+    fn empty_cache(&self) -> Cache {
+        Cache::new(
+            self.target.labels.clone(),
+            self.target.honor_labels,
+            self.inner.config.rules.clone(),
+        )
+    }
+
     /// Reads an answer where that may take its time.
     async fn read(&mut self, fetched: Fetched, time: i64) -> Result<Read, String> {
-        let empty = Cache::new(Labels::default(), false, self.inner.config.rules.clone());
+        let empty = self.empty_cache();
         let mut cache = std::mem::replace(&mut self.cache, empty);
         let limit = self.inner.config.max_samples;
         let reading = tokio::task::spawn_blocking(move || {
