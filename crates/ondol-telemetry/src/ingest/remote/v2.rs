@@ -43,7 +43,7 @@ impl<'a> Symbols<'a> {
     }
 
     fn pairs(&self, references: &[u64]) -> Result<Vec<(&'a str, &'a str)>, Broken> {
-        if references.len() % 2 != 0 {
+        if !references.len().is_multiple_of(2) {
             return Err(Broken::Odd);
         }
         references
