@@ -4,6 +4,8 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod http;
+pub mod ingest;
 mod logs;
 mod metrics;
 pub mod promql;

@@ -7,69 +7,116 @@
 use std::fmt::Write as _;
 
 use super::float::format_plain;
-use super::value::{Answer, Number, Value};
+use super::value::{Answer, Number, Series, Value, VectorSample};
 use crate::series::{Histogram, Labels};
 
 /// Appends `{"resultType":…,"result":…}`.
 pub fn write_data(answer: &Answer, out: &mut String) {
-    out.push_str("{\"resultType\":\"");
-    out.push_str(answer.value.type_name());
-    out.push_str("\",\"result\":");
-    match &answer.value {
-        Value::Scalar { time, value } => write_pair(*time, &format_plain(*value), out),
-        Value::String { time, value } => write_pair(*time, value, out),
-        Value::Vector(samples) => {
-            list(samples, out, |sample, out| {
-                out.push_str("{\"metric\":");
-                write_labels(&sample.labels, out);
-                match &sample.value {
-                    Number::Float(value) => {
-                        out.push_str(",\"value\":");
-                        write_pair(sample.time, &format_plain(*value), out);
-                    }
-                    Number::Histogram(histogram) => {
-                        out.push_str(",\"histogram\":");
-                        write_histogram_pair(sample.time, histogram, out);
-                    }
+    let mut writer = DataWriter::default();
+    while writer.write_more(answer, out) {}
+    out.push('}');
+}
+
+/// Writes an answer piece by piece, so that a large one is never whole in memory as text.
+#[derive(Debug, Default)]
+pub struct DataWriter {
+    begun: bool,
+    next: usize,
+}
+
+impl DataWriter {
+    /// Appends the next piece: what stands before the result, then one series at a time. Results
+    /// in `false` when the result is complete; the object is still open then, for what else
+    /// belongs into it.
+    pub fn write_more(&mut self, answer: &Answer, out: &mut String) -> bool {
+        if !self.begun {
+            self.begun = true;
+            out.push_str("{\"resultType\":\"");
+            out.push_str(answer.value.type_name());
+            out.push_str("\",\"result\":");
+            match &answer.value {
+                Value::Scalar { time, value } => write_pair(*time, &format_plain(*value), out),
+                Value::String { time, value } => write_pair(*time, value, out),
+                Value::Vector(_) | Value::Matrix(_) => {
+                    out.push('[');
+                    return true;
                 }
-                out.push('}');
-            });
+            }
+            return false;
         }
-        Value::Matrix(series) => {
-            list(series, out, |series, out| {
-                out.push_str("{\"metric\":");
-                write_labels(&series.labels, out);
-                let floats: Vec<(i64, f64)> = series
-                    .points
-                    .iter()
-                    .filter_map(|(time, value)| match value {
-                        Number::Float(value) => Some((*time, *value)),
-                        Number::Histogram(_) => None,
-                    })
-                    .collect();
-                if !floats.is_empty() {
-                    out.push_str(",\"values\":");
-                    list(&floats, out, |(time, value), out| {
-                        write_pair(*time, &format_plain(*value), out);
-                    });
-                }
-                if floats.len() < series.points.len() {
-                    let histograms: Vec<(i64, &Histogram)> = series
-                        .points
-                        .iter()
-                        .filter_map(|(time, value)| match value {
-                            Number::Histogram(histogram) => Some((*time, histogram.as_ref())),
-                            Number::Float(_) => None,
-                        })
-                        .collect();
-                    out.push_str(",\"histograms\":");
-                    list(&histograms, out, |(time, histogram), out| {
-                        write_histogram_pair(*time, histogram, out);
-                    });
-                }
-                out.push('}');
-            });
+        let at = self.next;
+        self.next += 1;
+        let separate = |out: &mut String| {
+            if at > 0 {
+                out.push(',');
+            }
+        };
+        match &answer.value {
+            Value::Vector(samples) if at < samples.len() => {
+                separate(out);
+                write_sample(&samples[at], out);
+                true
+            }
+            Value::Matrix(series) if at < series.len() => {
+                separate(out);
+                write_series(&series[at], out);
+                true
+            }
+            Value::Vector(_) | Value::Matrix(_) => {
+                out.push(']');
+                false
+            }
+            Value::Scalar { .. } | Value::String { .. } => false,
         }
+    }
+}
+
+fn write_sample(sample: &VectorSample, out: &mut String) {
+    out.push_str("{\"metric\":");
+    write_labels(&sample.labels, out);
+    match &sample.value {
+        Number::Float(value) => {
+            out.push_str(",\"value\":");
+            write_pair(sample.time, &format_plain(*value), out);
+        }
+        Number::Histogram(histogram) => {
+            out.push_str(",\"histogram\":");
+            write_histogram_pair(sample.time, histogram, out);
+        }
+    }
+    out.push('}');
+}
+
+fn write_series(series: &Series, out: &mut String) {
+    out.push_str("{\"metric\":");
+    write_labels(&series.labels, out);
+    let floats: Vec<(i64, f64)> = series
+        .points
+        .iter()
+        .filter_map(|(time, value)| match value {
+            Number::Float(value) => Some((*time, *value)),
+            Number::Histogram(_) => None,
+        })
+        .collect();
+    if !floats.is_empty() {
+        out.push_str(",\"values\":");
+        list(&floats, out, |(time, value), out| {
+            write_pair(*time, &format_plain(*value), out);
+        });
+    }
+    if floats.len() < series.points.len() {
+        let histograms: Vec<(i64, &Histogram)> = series
+            .points
+            .iter()
+            .filter_map(|(time, value)| match value {
+                Number::Histogram(histogram) => Some((*time, histogram.as_ref())),
+                Number::Float(_) => None,
+            })
+            .collect();
+        out.push_str(",\"histograms\":");
+        list(&histograms, out, |(time, histogram), out| {
+            write_histogram_pair(*time, histogram, out);
+        });
     }
     out.push('}');
 }
@@ -88,7 +135,7 @@ pub fn write_annotations(answer: &Answer, query: &str, out: &mut String) {
     }
 }
 
-fn list<T>(items: &[T], out: &mut String, mut item: impl FnMut(&T, &mut String)) {
+pub(crate) fn list<T>(items: &[T], out: &mut String, mut item: impl FnMut(&T, &mut String)) {
     out.push('[');
     for (at, value) in items.iter().enumerate() {
         if at > 0 {
@@ -99,7 +146,7 @@ fn list<T>(items: &[T], out: &mut String, mut item: impl FnMut(&T, &mut String))
     out.push(']');
 }
 
-fn write_labels(labels: &Labels, out: &mut String) {
+pub(crate) fn write_labels(labels: &Labels, out: &mut String) {
     out.push('{');
     for (at, label) in labels.iter().enumerate() {
         if at > 0 {
@@ -112,7 +159,7 @@ fn write_labels(labels: &Labels, out: &mut String) {
     out.push('}');
 }
 
-fn write_text(text: &str, out: &mut String) {
+pub(crate) fn write_text(text: &str, out: &mut String) {
     out.push('"');
     for character in text.chars() {
         match character {
@@ -130,7 +177,7 @@ fn write_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-fn write_time(milliseconds: i64, out: &mut String) {
+pub(crate) fn write_time(milliseconds: i64, out: &mut String) {
     if milliseconds < 0 {
         out.push('-');
     }
@@ -194,7 +241,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::annotations::Annotations;
-    use super::super::value::{Series, VectorSample};
     use super::*;
     use crate::series::Buckets;
 

@@ -30,6 +30,7 @@ pub use ast::Expr;
 pub use engine::{Cancel, Config, Engine};
 pub use error::{ParseError, QueryError, QueryErrorKind};
 pub use float::{format_float, format_plain};
+pub(crate) use lexer::{duration as parse_duration, format_duration};
 pub use parser::{ParseLimits, parse, parse_selector};
 pub use printer::pretty;
 pub use value::{Answer, Number, Series, Value, VectorSample};

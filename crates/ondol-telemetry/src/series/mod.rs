@@ -10,12 +10,14 @@
 //! - [`Histogram`]: a native histogram, exponential (schemas −4 to 8) or with custom bounds.
 //! - [`Matcher`]: one condition on a label.
 //! - [`SeriesSource`], [`SeriesSet`]: how a store is read.
+//! - [`SeriesWriter`], [`SeriesIndex`]: how it is written, and what it knows without its samples.
 
 pub mod histogram;
 mod labels;
 mod matcher;
 mod samples;
 mod source;
+mod store;
 
 pub use histogram::{Bucket, Buckets, CounterReset, Histogram, Span};
 pub(crate) use labels::valid_label_name;
@@ -24,3 +26,7 @@ pub use matcher::{Matcher, MatcherError, Operation};
 pub(crate) use matcher::{Quoted, anchored};
 pub use samples::{FloatColumn, HistogramColumn, STALE_NAN, Samples, is_stale_nan};
 pub use source::{Hints, SeriesSet, SeriesSource, SourceError};
+pub use store::{
+    AppendError, Appended, Batch, Count, Exemplar, Extent, FloatSample, HistogramSample, Listing,
+    Metadata, MetricKind, Refusal, SeriesExemplars, SeriesIndex, SeriesWriter, Statistics,
+};
