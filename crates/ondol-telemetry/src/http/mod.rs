@@ -13,6 +13,7 @@ mod body;
 mod discover;
 mod otlp;
 mod params;
+mod push;
 mod query;
 mod scope;
 mod status;
@@ -115,6 +116,8 @@ pub struct Door {
     pub authenticate: Arc<dyn Authenticate>,
     /// What is scraped.
     pub targets: Arc<dyn Targets>,
+    /// What short jobs push, when that is kept. It has to be a target of the scraper too.
+    pub push: Option<Arc<crate::ingest::push::Groups>>,
     /// The clock of each request.
     pub clock: Arc<dyn Clock>,
     /// Ceilings.
@@ -200,6 +203,9 @@ async fn dispatch(shared: Arc<Shared>, request: Request) -> ApiResult {
             Method::POST => otlp::metrics(&call, request).await,
             _ => Err(ApiError::method(&method)),
         };
+    }
+    if let Some(group) = path.strip_prefix("/prometheus/metrics/") {
+        return push::handle(&call, group, request).await;
     }
     let Some(rest) = path.strip_prefix("/prometheus/api/v1/") else {
         return Err(ApiError::not_found(&path));

@@ -6,11 +6,13 @@
 //! - [`text`]: Prometheus text 0.0.4 and OpenMetrics 1.0.
 //! - [`remote`]: remote write 1 and 2.
 //! - [`otlp`]: metrics of OpenTelemetry, with their names translated and deltas added up.
+//! - [`push`]: what short jobs leave behind.
 //! - [`snappy`]: the block format that remote write is compressed with.
 //! - [`scrape`]: asks targets and says which of them are up.
 
 mod error;
 pub mod otlp;
+pub mod push;
 pub mod remote;
 pub mod scrape;
 pub mod snappy;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use http::{HeaderMap, header};
 use ondol_auth::{Denied, Grant, Principal, PrincipalKind, Role};
 use ondol_telemetry::http::{Authenticate, Door, HttpConfig, Targets, router};
+use ondol_telemetry::ingest::push::Groups;
 use ondol_telemetry::ingest::scrape::TargetState;
 use ondol_types::{ManualClock, Timestamp, TokenId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -73,6 +74,9 @@ impl Targets for TwoTargets {
 pub(crate) struct Served {
     pub(crate) store: Arc<Memory>,
     pub(crate) at: SocketAddr,
+    /// What was pushed.
+    pub(crate) pushed: Arc<Groups>,
+    _folder: tempfile::TempDir,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -99,6 +103,8 @@ pub(crate) async fn serve_at(
     change: impl FnOnce(&mut HttpConfig),
     clock: impl ondol_types::Clock,
 ) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let pushed = Arc::new(Groups::open(folder.path()).unwrap());
     let mut config = HttpConfig::default();
     change(&mut config);
     let routes = router(Door {
@@ -107,6 +113,7 @@ pub(crate) async fn serve_at(
         writer: store.clone(),
         authenticate: Arc::new(ByName),
         targets: Arc::new(TwoTargets),
+        push: Some(pushed.clone()),
         clock: Arc::new(clock),
         config,
     });
@@ -115,7 +122,13 @@ pub(crate) async fn serve_at(
     let task = tokio::spawn(async move {
         axum::serve(listener, routes).await.unwrap();
     });
-    Served { store, at, task }
+    Served {
+        store,
+        at,
+        pushed,
+        _folder: folder,
+        task,
+    }
 }
 
 /// An answer.

@@ -288,3 +288,47 @@ async fn otlp_bodies_may_be_gzip_and_bombs_are_not_unpacked() {
     assert_eq!(send(gzip(b"\xff\xff"), V1).await.status, 400);
     assert_eq!(send(gzip(b"{}"), "application/json").await.status, 415);
 }
+
+#[tokio::test]
+async fn short_jobs_leave_their_metrics() {
+    let served = serve(|_| {}).await;
+    let send = |method: &'static str, who: &'static str, path: &'static str, body: &'static str| {
+        let head = format!(
+            "{method} /prometheus/metrics/{path} HTTP/1.1\nHost: x\nAuthorization: Bearer {who}\nContent-Type: text/plain"
+        );
+        let served = &served;
+        async move { served.raw(&head, body.as_bytes()).await.status }
+    };
+    assert_eq!(
+        send("PUT", "web-developer", "job/nightly", "rows 5\n").await,
+        200
+    );
+    assert_eq!(
+        send("POST", "admin", "job/backup/instance/a", "bytes 7\n").await,
+        200
+    );
+    let text = served.pushed.text();
+    assert!(
+        text.contains(r#"{"rows","job"="nightly","project"="web"} 5"#),
+        "{text}"
+    );
+    assert!(
+        text.contains(r#"{"bytes","instance"="a","job"="backup"} 7"#),
+        "{text}"
+    );
+    for (method, who, path, body, status) in [
+        ("PUT", "admin", "job/backup", "bytes 7 1000\n", 400),
+        ("PUT", "admin", "instance/a", "bytes 7\n", 400),
+        ("PUT", "web-viewer", "job/x", "a 1\n", 403),
+        ("PUT", "web-developer", "job/x/project/other", "a 1\n", 403),
+        ("GET", "admin", "job/x", "", 405),
+        ("DELETE", "admin", "job/backup/instance/a", "", 202),
+    ] {
+        assert_eq!(
+            send(method, who, path, body).await,
+            status,
+            "{method} {path}"
+        );
+    }
+    assert!(!served.pushed.text().contains("backup"));
+}
