@@ -9,10 +9,12 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::get;
 use ondol_telemetry::http::Targets;
+use ondol_telemetry::ingest::push::Groups;
 use ondol_telemetry::ingest::scrape::{
     Exposition, Place, ScrapeConfig, Scraper, StaticTargets, Target, TargetSource,
 };
-use ondol_telemetry::series::is_stale_nan;
+use ondol_telemetry::ingest::text::Format;
+use ondol_telemetry::series::{Labels, is_stale_nan};
 use ondol_types::SystemClock;
 use tokio::sync::watch;
 
@@ -238,4 +240,31 @@ async fn what_has_no_metrics_and_need_not_is_nothing() {
             .iter()
             .all(|series| !series.contains("page"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_pushed_is_scraped_with_its_own_labels_until_it_is_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let groups = Arc::new(Groups::open(folder.path()).unwrap());
+    let labels = Labels::from_pairs([("job", "nightly"), ("project", "web")]);
+    groups
+        .push(&labels, "rows 5\n", Format::Prometheus, true, 1.0)
+        .unwrap();
+    let running = run(StaticTargets(vec![groups.target()]), |_| {});
+    let rows = r#"{__name__="rows", job="nightly", project="web"}"#;
+    until("what was pushed", || running.store.floats(rows).len() >= 2).await;
+    assert!(
+        running
+            .store
+            .floats(rows)
+            .iter()
+            .all(|(_, value)| *value == 5.0)
+    );
+    groups.delete(&labels).unwrap();
+    until("its end", || {
+        let floats = running.store.floats(rows);
+        floats.last().is_some_and(|(_, value)| is_stale_nan(*value))
+    })
+    .await;
+    running.task.abort();
 }
