@@ -4,8 +4,6 @@ use std::io::{IsTerminal, Read};
 
 use serde_json::json;
 
-use ondol_types::SecretName;
-
 use super::Target;
 use crate::client::{Api, encode};
 use crate::error::{Exit, Failure, Outcome};
@@ -58,13 +56,13 @@ impl Secret {
                 target,
                 stage,
             } => {
-                let name = parse_name(&name)?;
+                let name = parse_name(&name)?.to_string();
                 let project = target.resolve()?;
                 let value = read_value(&name)?;
                 let body = json!({ "value": value.expose(), "stage": stage });
                 let set = api
                     .put(
-                        &format!("/projects/{project}/secrets/{}", encode(name.as_str())),
+                        &format!("/projects/{project}/secrets/{}", encode(&name)),
                         &body,
                     )
                     .await?;
@@ -118,34 +116,7 @@ impl Secret {
     }
 }
 
-/// The environments whose current release uses a secret.
-fn users<'s>(status: &'s serde_json::Value, name: &SecretName) -> Vec<&'s str> {
-    let projects = status["projects"].as_array().into_iter().flatten();
-    projects
-        .flat_map(|project| project["environments"].as_array().into_iter().flatten())
-        .filter(|environment| environment["current"]["secrets"][name.as_str()].is_number())
-        .filter_map(|environment| environment["environment"]["name"].as_str())
-        .collect()
-}
-
-/// Checks a name before anything is sent: what somebody typed in its place may be the value, which
-/// belongs neither into an address, which logs keep, nor into a message.
-fn parse_name(text: &str) -> Outcome<SecretName> {
-    if let Some((name, _)) = text.split_once('=') {
-        let name = match name.parse::<SecretName>() {
-            Ok(name) => name.to_string(),
-            Err(_) => "NAME".to_owned(),
-        };
-        return Err(
-            Failure::usage("a secret's value is not part of its name; nothing was sent").hint(
-                format!("give the value on stdin: printf %s \"$VALUE\" | ondol secret set {name}"),
-            ),
-        );
-    }
-    super::named(text)
-}
-
-fn read_value(name: &SecretName) -> Outcome<ondol_types::Secret> {
+fn read_value(name: &str) -> Outcome<ondol_types::Secret> {
     let mut stdin = std::io::stdin();
     if stdin.is_terminal() {
         let echo = rustix::termios::tcgetattr(&stdin).ok();
@@ -181,6 +152,33 @@ fn read_value(name: &SecretName) -> Outcome<ondol_types::Secret> {
         text.pop();
     }
     Ok(ondol_types::Secret::new(text))
+}
+
+/// The environments whose current release uses a secret.
+fn users<'s>(status: &'s serde_json::Value, name: &ondol_types::SecretName) -> Vec<&'s str> {
+    let projects = status["projects"].as_array().into_iter().flatten();
+    projects
+        .flat_map(|project| project["environments"].as_array().into_iter().flatten())
+        .filter(|environment| environment["current"]["secrets"][name.as_str()].is_number())
+        .filter_map(|environment| environment["environment"]["name"].as_str())
+        .collect()
+}
+
+/// Checks a name before anything is sent: what somebody typed in its place may be the value, which
+/// belongs neither into an address, which logs keep, nor into a message.
+fn parse_name(text: &str) -> Outcome<ondol_types::SecretName> {
+    if let Some((name, _)) = text.split_once('=') {
+        let name = match name.parse::<ondol_types::SecretName>() {
+            Ok(name) => name.to_string(),
+            Err(_) => "NAME".to_owned(),
+        };
+        return Err(
+            Failure::usage("a secret's value is not part of its name; nothing was sent").hint(
+                format!("give the value on stdin: printf %s \"$VALUE\" | ondol secret set {name}"),
+            ),
+        );
+    }
+    super::named(text)
 }
 
 #[cfg(test)]
