@@ -129,7 +129,12 @@ pub(crate) fn finished(base: Option<&str>, run: &Run) -> Draft {
 /// An attempt of a step began.
 pub(crate) fn step_started(run: &Run, step: &Step) -> Draft {
     let content = json!({ "taskName": step.name, "pipelineRun": { "id": run.id } });
-    let custom = json!({ "attempt": step.attempt, "kind": step.kind, "workload": step.workload });
+    let custom = json!({
+        "attempt": step.attempt,
+        "kind": step.kind,
+        "workload": step.workload,
+        "runNumber": run.number,
+    });
     Draft::new(event::STEP_STARTED, step.id, run, content, custom)
 }
 
@@ -154,6 +159,7 @@ pub(crate) fn step_finished(run: &Run, step: &Step) -> Draft {
         "exitCode": step.exit_code,
         "reason": step.reason,
         "outputs": bounded(step.outputs.as_ref()),
+        "runNumber": run.number,
     });
     Draft::new(event::STEP_FINISHED, step.id, run, content, custom)
 }

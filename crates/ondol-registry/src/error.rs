@@ -112,6 +112,8 @@ pub enum RegistryError {
         reference: String,
         /// Why not.
         problem: String,
+        /// Whether the same request can succeed later without anybody changing anything.
+        passing: bool,
     },
     /// The client broke off.
     #[error("the client broke off: {0}")]
@@ -181,6 +183,7 @@ impl Classified for RegistryError {
             Self::Busy(_) | Self::TooManyAttempts(_) => ErrorKind::RateLimited,
             Self::InUse(_) | Self::Named { .. } | Self::Overtaken => ErrorKind::Conflict,
             Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Base { passing: false, .. } => ErrorKind::InvalidInput,
             Self::Base { .. } | Self::Upstream { .. } => ErrorKind::Unavailable,
         }
     }
@@ -226,6 +229,9 @@ impl Classified for RegistryError {
                 "what was pulled before is still served; check that the server can reach it"
                     .to_owned(),
             ),
+            Self::Base { passing: false, .. } => {
+                Some("check `build.base` of ondol.yaml".to_owned())
+            }
             Self::Base { .. } => Some(
                 "check the name and that its registry can be reached from the server".to_owned(),
             ),

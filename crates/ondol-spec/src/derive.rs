@@ -190,9 +190,9 @@ pub(crate) fn observe(spec: &Spec, project: Option<&ProjectName>, notes: &mut Ve
         && written != actual
     {
         let message = format!(
-            "ondol.yaml says `project: {written}`, but this repository belongs to `{actual}`"
+            "`project: {written}` of ondol.yaml is not used: this repository belongs to `{actual}`"
         );
-        notes.push(Note::new("other-project", message).hint("correct or remove `project:`"));
+        notes.push(Note::new("other-project", message).hint("correct or remove `project:`; `ondol init --project NAME` connects the repository to another project"));
     }
     if spec.release.strategy == Strategy::Canary && spec.release.check.is_none() {
         let note = Note::new(

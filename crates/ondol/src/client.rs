@@ -99,7 +99,7 @@ impl Api {
         let joiner = if path.contains('?') { '&' } else { '?' };
         let mut items = Vec::new();
         let (mut cursor, mut place) = (String::new(), String::new());
-        loop {
+        while items.len() < limit {
             let page_size = (limit - items.len()).min(200);
             let page = self
                 .get(&format!("{path}{joiner}limit={page_size}{cursor}"))

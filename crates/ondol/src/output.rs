@@ -80,11 +80,11 @@ pub(crate) fn state(word: &str) -> String {
 
 /// Prints a line of data. A reader that went away ends the program quietly.
 pub(crate) fn line(text: impl AsRef<str>) {
-    let text = if style().terminal {
-        tame(text.as_ref())
-    } else {
-        text.as_ref().to_owned()
-    };
+    raw(&tame(text.as_ref()));
+}
+
+/// Prints what a program reads, every character as it is: JSON has its own escapes.
+fn raw(text: &str) {
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
         #[expect(
@@ -97,12 +97,12 @@ pub(crate) fn line(text: impl AsRef<str>) {
 
 /// Prints an API object as it came.
 pub(crate) fn json(value: &Value) {
-    line(serde_json::to_string_pretty(value).unwrap_or_default());
+    raw(&serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 /// Prints an API object on one line, for streams.
 pub(crate) fn json_line(value: &Value) {
-    line(value.to_string());
+    raw(&value.to_string());
 }
 
 /// A remark for the person, not for the program that reads stdout.
@@ -191,8 +191,14 @@ fn is_wide(c: char) -> bool {
     matches!(c as u32, 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xff00..=0xff60)
 }
 
-/// Everything that a terminal gets passes here: texts of others (subjects of commits, names, what a
-/// server answers) may carry orders to it. Only colours are left, which are what Ondol itself adds.
+/// Characters that turn the direction of writing, so that a text reads as another one.
+fn turns_around(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Everything that a person gets passes here, also through a pipe, whose end may be a terminal:
+/// texts of others (subjects of commits, names, what a server answers) may carry orders to it. Only
+/// colours are left, which are what Ondol itself adds.
 fn tame(text: &str) -> String {
     let mut tamed = String::with_capacity(text.len());
     let mut rest = text;
@@ -202,7 +208,8 @@ fn tame(text: &str) -> String {
             inside[end..].starts_with('m').then_some(2 + end + 1)
         });
         let length = colour.unwrap_or(c.len_utf8());
-        if colour.is_none() && c.is_control() && !matches!(c, '\n' | '\t') {
+        let order = c.is_control() && !matches!(c, '\n' | '\t') || turns_around(c);
+        if colour.is_none() && order {
             tamed.push('\u{fffd}');
         } else {
             tamed.push_str(&rest[..length]);
@@ -219,7 +226,7 @@ pub(crate) fn printable(text: &str) -> String {
     }
     text.chars()
         .map(|c| {
-            if c.is_control() && c != '\t' {
+            if c.is_control() && c != '\t' || turns_around(c) {
                 '\u{fffd}'
             } else {
                 c
@@ -289,10 +296,14 @@ mod tests {
             "\x1b",
             "\x1b[31",
             "a\x08b",
+            "main\u{202e}gpj.exe",
+            "\u{2066}a\u{2069}",
         ] {
             let tamed = tame(order);
             assert!(
-                !tamed.contains(['\x1b', '\u{9b}', '\x07', '\r', '\x08']),
+                !tamed.contains([
+                    '\x1b', '\u{9b}', '\x07', '\r', '\x08', '\u{202e}', '\u{2066}'
+                ]),
                 "{order:?}"
             );
         }

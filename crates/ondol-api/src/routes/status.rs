@@ -89,7 +89,30 @@ async fn status(
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         gateway: rooms.places.gateway.clone(),
-        notices: rooms.engine.capabilities().await.notices,
+        notices: of_interest(rooms.engine.capabilities().await.notices, &projects),
         projects,
     }))
+}
+
+/// What the host lacks, without what concerns fixed ports when nobody here has one.
+fn of_interest(mut notices: Vec<String>, projects: &[ProjectStatus]) -> Vec<String> {
+    let fixed = projects
+        .iter()
+        .flat_map(|project| &project.environments)
+        .filter_map(|environment| environment.current.as_ref())
+        .any(|release| release.config.service.port.is_some());
+    notices.retain(|notice| fixed || !notice.contains("service.port"));
+    notices
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_of_fixed_ports_are_for_those_who_have_one() {
+        let all = ["no limits on memory", "a fixed service.port is refused"];
+        let told = of_interest(all.map(str::to_owned).to_vec(), &[]);
+        assert_eq!(told, [all[0]]);
+    }
 }

@@ -109,8 +109,10 @@ impl Authenticator {
 
     /// Who asks. `peer` is the address that wrong credentials are counted for.
     ///
-    /// An address over its limit is let in only with a token that was good before, so that
-    /// somebody who guesses from behind a shared address does not lock out those who know.
+    /// Credentials are looked up whatever their address did before: a token has 256 random bits,
+    /// so its look-up gives nothing to somebody who guesses, and whoever shares an address with
+    /// that person is not locked out. Only wrong ones are counted, and over the limit they are
+    /// told to wait.
     ///
     /// # Errors
     /// [`AuthError::BadCredentials`], [`AuthError::Expired`], [`AuthError::TooManyFailures`], or
@@ -124,20 +126,15 @@ impl Authenticator {
         Box::pin(async move {
             let outcome = match Credential::from_headers(headers) {
                 Ok(None) => return Ok(Principal::anonymous()),
-                Ok(Some(credential)) => {
-                    let text = credential.0.expose();
-                    match peer.and_then(|peer| self.failures.blocked(peer)) {
-                        Some(left) if !self.tokens.is_familiar(text) => {
-                            return Err(AuthError::TooManyFailures {
-                                seconds: left.as_secs() + 1,
-                            });
-                        }
-                        _ => self.tokens.verify(text).await,
-                    }
-                }
+                Ok(Some(credential)) => self.tokens.verify(credential.0.expose()).await,
                 Err(error) => Err(error),
             };
             if let (Err(AuthError::BadCredentials(_)), Some(peer)) = (&outcome, peer) {
+                if let Some(left) = self.failures.blocked(peer) {
+                    return Err(AuthError::TooManyFailures {
+                        seconds: left.as_secs() + 1,
+                    });
+                }
                 self.failures.note(peer);
             }
             outcome

@@ -219,18 +219,6 @@ impl Tokens {
         self.admit(&stored.token).await
     }
 
-    /// Whether this text was verified before and is still believed: known without the database.
-    pub(crate) fn is_familiar(&self, text: &str) -> bool {
-        if text.starts_with(derived::PREFIX) {
-            return derived::open(self.0.keys.current(), text).is_some();
-        }
-        text.parse::<TokenText>().is_ok_and(|shown| {
-            self.cache()
-                .get(&shown.id())
-                .is_some_and(|entry| entry.stored.hash == shown.hash())
-        })
-    }
-
     async fn verify_derived(&self, text: &str) -> Result<Principal, AuthError> {
         let claims = derived::open(self.0.keys.current(), text)
             .ok_or(AuthError::BadCredentials("no such token"))?;

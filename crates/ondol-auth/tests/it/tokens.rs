@@ -147,19 +147,19 @@ async fn wrong_credentials_are_refused_and_nobody_is_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guessing_blocks_strangers_and_not_those_who_know() {
+async fn guessing_is_told_to_wait_and_locks_out_nobody_with_a_token() {
     for room in rooms().await {
-        let door = Authenticator::new(room.tokens.clone());
         let here: Option<IpAddr> = Some("127.0.0.1".parse().unwrap());
-        let grant = Grant::everywhere(Role::Viewer);
-        let (_, known) = room
+        let (_, made_before) = room
             .tokens
-            .create(&room.system(), wanted(grant, None))
+            .create(
+                &room.system(),
+                wanted(Grant::everywhere(Role::Viewer), None),
+            )
             .await
             .unwrap();
-        door.authenticate(&bearer(known.expose()), here)
-            .await
-            .unwrap();
+        // Nothing uses this token before the guesses, as after a restart.
+        let door = Authenticator::new(room.tokens.clone());
         let guess = TokenText::generate(&*room.clock).reveal();
         let mut last = None;
         for _ in 0..40 {
@@ -173,10 +173,29 @@ async fn guessing_blocks_strangers_and_not_those_who_know() {
             last,
             Some(AuthError::TooManyFailures { seconds: 1..=61 })
         ));
-        door.authenticate(&bearer(known.expose()), here)
+        let principal = door
+            .authenticate(&bearer(made_before.expose()), here)
             .await
             .unwrap();
+        let (derived, _) = room
+            .tokens
+            .mint_scoped(&principal, None, Duration::from_secs(60))
+            .unwrap();
+        let (_, fresh) = room
+            .tokens
+            .create(
+                &room.system(),
+                wanted(Grant::everywhere(Role::Viewer), None),
+            )
+            .await
+            .unwrap();
+        for text in [made_before.expose(), fresh.expose(), derived.expose()] {
+            door.authenticate(&bearer(text), here).await.unwrap();
+        }
         door.authenticate(&HeaderMap::new(), here).await.unwrap();
+        // A broken header counts as a wrong token.
+        let refused = door.authenticate(&bearer("mistyped"), here).await;
+        assert!(matches!(refused, Err(AuthError::TooManyFailures { .. })));
     }
 }
 

@@ -103,7 +103,9 @@ impl Refusal {
             Self::Drained => {
                 "The instance that worked on this request was stopped before it answered."
             }
-            Self::Left => "The client left before the request was complete.",
+            Self::Left => {
+                "The request ended before it was complete, or its body is not framed as HTTP says."
+            }
         }
     }
 

@@ -101,8 +101,12 @@ impl Challenge {
             .headers()
             .get(header::AUTHORIZATION)
             .is_some_and(|value| {
-                let scheme = value.as_bytes().get(..7);
-                scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "))
+                let Some((scheme, rest)) = value.as_bytes().split_at_checked(7) else {
+                    return false;
+                };
+                // A token of a person has no scope, so none that could be too narrow.
+                scheme.eq_ignore_ascii_case(b"bearer ")
+                    && !rest.trim_ascii_start().starts_with(b"ondol_")
             });
         Self {
             narrow: bearer

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use http::{Method, header};
 use ondol_auth::Ctx;
 use ondol_store::blobs::Hasher;
-use ondol_types::Digest;
+use ondol_types::{Classified, Digest, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::error::RegistryError;
 use crate::model::{Descriptor, Manifest, Reference, Repository};
-use crate::remote::{Client, Remote};
+use crate::remote::{Client, ClientError, Remote};
 use crate::service::{Chunk, RegistryService, is_index, manifest_types};
 
 const MAX_JSON: u64 = 4 << 20;
@@ -17,6 +17,67 @@ const MAX_JSON: u64 = 4 << 20;
 const MAX_LAYERS: u64 = 20 << 30;
 /// The most indexes on the way to a manifest.
 const MAX_INDEXES: usize = 3;
+
+/// Why a base image cannot be had.
+struct Fault {
+    problem: String,
+    /// Whether asking again can help. A name that is wrong or an address that may not be asked stays
+    /// so, and whoever waits for the image wants to know at once.
+    passing: bool,
+}
+
+impl Fault {
+    fn lasting(problem: impl ToString) -> Self {
+        Self {
+            problem: problem.to_string(),
+            passing: false,
+        }
+    }
+
+    fn passing(problem: impl ToString) -> Self {
+        Self {
+            problem: problem.to_string(),
+            passing: true,
+        }
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Missing => Self::lasting(error),
+            ClientError::Refused(problem) => Self::lasting(format!(
+                "{problem}; an administrator can allow it in `privateRegistries` of the file of `ondol serve --registry`"
+            )),
+            ClientError::Away(_) => Self::passing(error),
+        }
+    }
+}
+
+impl From<RegistryError> for Fault {
+    fn from(error: RegistryError) -> Self {
+        let lasting = match error {
+            // What arrived is not whole, which is an accident of the way.
+            RegistryError::Broken(_)
+            | RegistryError::DigestInvalid(_)
+            | RegistryError::Store(_)
+            | RegistryError::Range { .. } => false,
+            _ => matches!(
+                error.kind(),
+                ErrorKind::InvalidInput
+                    | ErrorKind::NotFound
+                    | ErrorKind::Forbidden
+                    | ErrorKind::Unauthenticated
+                    | ErrorKind::TooLarge
+                    | ErrorKind::Unsupported
+            ),
+        };
+        Self {
+            problem: error.to_string(),
+            passing: !lasting,
+        }
+    }
+}
 
 /// What an image is built on.
 pub(super) struct Base {
@@ -53,20 +114,22 @@ pub(super) async fn pull(
     repository: &Repository,
     text: &str,
 ) -> Result<Base, RegistryError> {
-    let problem = |problem: String| RegistryError::Base {
+    let refused = |fault: Fault| RegistryError::Base {
         reference: text.to_owned(),
-        problem,
+        problem: fault.problem,
+        passing: fault.passing,
     };
+    let problem = |problem: String| refused(Fault::lasting(problem));
     let remote =
         Remote::parse(text).ok_or_else(|| problem("this is not an image reference".to_owned()))?;
-    let source = Source::of(registry, &remote).map_err(&problem)?;
+    let source = Source::of(registry, &remote).map_err(refused)?;
     let mut reference = remote.reference.clone();
     let mut indexes = 0;
     let manifest = loop {
         let (bytes, content_type) = source
             .manifest(registry, ctx, &reference)
             .await
-            .map_err(&problem)?;
+            .map_err(refused)?;
         if let Ok(Reference::Digest(expected)) = reference.parse::<Reference>() {
             check(&expected, &bytes).map_err(&problem)?;
         }
@@ -90,7 +153,7 @@ pub(super) async fn pull(
     let bytes = source
         .small_blob(registry, ctx, &config.digest)
         .await
-        .map_err(&problem)?;
+        .map_err(refused)?;
     check(&config.digest, &bytes).map_err(&problem)?;
     let parsed: Value =
         serde_json::from_slice(&bytes).map_err(|error| problem(error.to_string()))?;
@@ -107,7 +170,7 @@ pub(super) async fn pull(
             source
                 .layer(registry, ctx, repository, layer)
                 .await
-                .map_err(&problem)?;
+                .map_err(refused)?;
         }
         registry.link(repository, &layer.digest, layer.size).await?;
     }
@@ -152,13 +215,13 @@ enum Source {
 }
 
 impl Source {
-    fn of(registry: &RegistryService, remote: &Remote) -> Result<Self, String> {
+    fn of(registry: &RegistryService, remote: &Remote) -> Result<Self, Fault> {
         if let Some(name) = registry.upstream_at(&remote.host) {
             let repository = format!("{name}/{}", remote.name);
             return repository
                 .parse()
                 .map(Self::Cache)
-                .map_err(|error: RegistryError| error.to_string());
+                .map_err(|error: RegistryError| error.into());
         }
         let reach = registry.reach();
         let plain = format!("http://{}", remote.host);
@@ -169,9 +232,7 @@ impl Source {
         } else {
             format!("https://{}", remote.host)
         };
-        let client = Client::new(&base, None, reach).map_err(|error| {
-            format!("{error}; an administrator can allow it in `private_registries`")
-        })?;
+        let client = Client::new(&base, None, reach)?;
         Ok(Self::Direct(Box::new(client), remote.name.clone()))
     }
 
@@ -180,12 +241,12 @@ impl Source {
         registry: &RegistryService,
         ctx: &Ctx,
         reference: &str,
-    ) -> Result<(Bytes, String), String> {
+    ) -> Result<(Bytes, String), Fault> {
         match self {
             Self::Cache(repository) => {
-                let reference = reference.parse().map_err(text)?;
+                let reference: Reference = reference.parse()?;
                 let pulled = registry.manifest(ctx, repository, &reference).await;
-                let pulled = pulled.map_err(text)?;
+                let pulled = pulled?;
                 Ok((pulled.bytes, pulled.media_type))
             }
             Self::Direct(client, name) => {
@@ -193,9 +254,9 @@ impl Source {
                 let asked = client
                     .ask(Method::GET, name, &path, &manifest_types())
                     .await;
-                let asked = asked.map_err(|error| error.to_string())?;
+                let asked = asked?;
                 let content_type = asked.header(header::CONTENT_TYPE).unwrap_or("").to_owned();
-                let bytes = asked.bytes().await.map_err(|error| error.to_string())?;
+                let bytes = asked.bytes().await?;
                 Ok((bytes, content_type))
             }
         }
@@ -206,18 +267,18 @@ impl Source {
         registry: &RegistryService,
         ctx: &Ctx,
         digest: &Digest,
-    ) -> Result<Bytes, String> {
+    ) -> Result<Bytes, Fault> {
         match self {
             Self::Cache(repository) => {
-                registry.blob(ctx, repository, digest).await.map_err(text)?;
+                registry.blob(ctx, repository, digest).await?;
                 let read = registry.blobs().read(digest, MAX_JSON).await;
-                read.map_err(|error| error.to_string())
+                read.map_err(Fault::passing)
             }
             Self::Direct(client, name) => {
                 let path = format!("blobs/{digest}");
                 let asked = client.ask(Method::GET, name, &path, "*/*").await;
-                let asked = asked.map_err(|error| error.to_string())?;
-                asked.bytes().await.map_err(|error| error.to_string())
+                let asked = asked?;
+                Ok(asked.bytes().await?)
             }
         }
     }
@@ -229,21 +290,20 @@ impl Source {
         ctx: &Ctx,
         repository: &Repository,
         layer: &Descriptor,
-    ) -> Result<(), String> {
+    ) -> Result<(), Fault> {
         match self {
             Self::Cache(cached) => {
                 let blob = registry.blob(ctx, cached, &layer.digest).await;
-                let (_, size) = blob.map_err(text)?;
+                let (_, size) = blob?;
                 same_size(layer, size)
             }
             Self::Direct(client, name) => {
                 let path = format!("blobs/{}", layer.digest);
                 let asked = client.ask(Method::GET, name, &path, "*/*").await;
-                let asked = asked.map_err(|error| error.to_string())?;
+                let asked = asked?;
                 let upload = registry
                     .begin_upload(ctx, repository, layer.digest.algorithm())
-                    .await
-                    .map_err(text)?;
+                    .await?;
                 let chunk = Chunk {
                     start: Some(0),
                     length: Some(layer.size),
@@ -261,22 +321,19 @@ impl Source {
                 if received.is_err() {
                     let _ = registry.cancel_upload(ctx, repository, &upload).await;
                 }
-                received.map(|_| ()).map_err(text)
+                received.map(|_| ())?;
+                Ok(())
             }
         }
     }
 }
 
-fn text(error: RegistryError) -> String {
-    error.to_string()
-}
-
-fn same_size(layer: &Descriptor, size: u64) -> Result<(), String> {
+fn same_size(layer: &Descriptor, size: u64) -> Result<(), Fault> {
     if size == layer.size {
         return Ok(());
     }
-    Err(format!(
+    Err(Fault::lasting(format!(
         "layer {} has {size} bytes instead of {}",
         layer.digest, layer.size
-    ))
+    )))
 }

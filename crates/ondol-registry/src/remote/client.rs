@@ -15,7 +15,7 @@ use ondol_types::Secret;
 use reqwest::{Response, Url};
 use serde_json::Value;
 
-use super::reach::{PublicOnly, Reach, host_port};
+use super::reach::{self, PublicOnly, Reach, host_port};
 
 /// Bytes of an answer that is read as a whole: manifests, configurations, tokens.
 const MAX_JSON: usize = 4 << 20;
@@ -31,6 +31,9 @@ pub(crate) enum ClientError {
     /// It has no such thing, or does not show it to us.
     #[error("it has no such thing, or does not show it")]
     Missing,
+    /// This server may not ask there; asking again changes nothing.
+    #[error("{0}")]
+    Refused(String),
     /// It cannot be asked, or answered what makes no sense.
     #[error("{0}")]
     Away(String),
@@ -59,7 +62,8 @@ impl Client {
     /// A client of the registry that answers at `base`.
     ///
     /// # Errors
-    /// [`ClientError::Away`] when the address cannot be one or is not allowed.
+    /// [`ClientError::Away`] when the address cannot be one, [`ClientError::Refused`] when it is not
+    /// allowed.
     pub(crate) fn new(
         base: &str,
         login: Option<(String, Secret<String>)>,
@@ -68,7 +72,7 @@ impl Client {
         let base: Url = base
             .parse()
             .map_err(|error| away(format!("`{base}` is not an address: {error}")))?;
-        reach.allows(&base).map_err(away)?;
+        reach.allows(&base).map_err(ClientError::Refused)?;
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             reqwest::Client::builder()
@@ -145,7 +149,7 @@ impl Client {
     ) -> Result<Response, ClientError> {
         let mut url = url.clone();
         for _ in 0..MAX_REDIRECTS {
-            self.reach.allows(&url).map_err(away)?;
+            self.reach.allows(&url).map_err(ClientError::Refused)?;
             let mut request = self
                 .http(&url)
                 .request(method.clone(), url.clone())
@@ -153,10 +157,7 @@ impl Client {
             if let Some(value) = authorization.filter(|_| same_place(&url, &self.base)) {
                 request = request.header(header::AUTHORIZATION, value);
             }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| away(describe(&error)))?;
+            let response = request.send().await.map_err(|error| unanswered(&error))?;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
@@ -205,7 +206,7 @@ impl Client {
         let realm = field(challenge, "realm").ok_or_else(|| away("it wants an unknown login"))?;
         let mut realm: Url = realm.parse().map_err(away)?;
         // A trusted registry on plain HTTP may name itself; everybody else must be public.
-        self.reach.allows(&realm).map_err(away)?;
+        self.reach.allows(&realm).map_err(ClientError::Refused)?;
         {
             let mut query = realm.query_pairs_mut();
             query.append_pair("scope", &format!("repository:{repository}:pull"));
@@ -217,10 +218,7 @@ impl Client {
         if let Some(value) = self.basic() {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let response = request
-            .send()
-            .await
-            .map_err(|error| away(describe(&error)))?;
+        let response = request.send().await.map_err(|error| unanswered(&error))?;
         match response.status() {
             status if status.is_success() => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ClientError::Missing),
@@ -307,6 +305,15 @@ fn field(challenge: &str, name: &str) -> Option<String> {
         rest = after;
     }
     None
+}
+
+/// Why a request has no answer: its host may not be asked, or did not answer.
+fn unanswered(error: &reqwest::Error) -> ClientError {
+    if reach::is_refusal(error) {
+        ClientError::Refused(describe(error))
+    } else {
+        away(describe(error))
+    }
 }
 
 /// The innermost reason of a failed request.

@@ -24,6 +24,11 @@ pub(crate) struct Reach {
 #[error("{0} is not a public address")]
 struct NotPublic(String);
 
+/// Whether a request failed because its host is not public.
+pub(super) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<NotPublic>())
+}
+
 /// `host:port` of an address, as administrators write it.
 pub(crate) fn host_port(url: &Url) -> Option<String> {
     let host = url.host_str()?;

@@ -155,6 +155,10 @@ async fn a_push_token_that_deletes_is_told_the_scope() {
     assert_eq!(server.call("DELETE", tag, &delete, &[], "").await.0, 202);
     let developer = server.basic(&[("web", Role::Developer)]).await;
     assert_eq!(server.call("DELETE", tag, &developer, &[], "").await.0, 403);
+    // A token without a scope has none to widen, in whatever form it is shown.
+    let viewer = server.token(&[("web", Role::Viewer)]).await;
+    let viewer = format!("Bearer {viewer}");
+    assert_eq!(server.call("DELETE", tag, &viewer, &[], "").await.0, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

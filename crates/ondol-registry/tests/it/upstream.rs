@@ -10,7 +10,7 @@ use ondol_auth::Role;
 use ondol_registry::{Config, MIGRATIONS, Retained, Upstream};
 use ondol_store::blobs::Hasher;
 use ondol_store::testing::backends_at;
-use ondol_types::{Algorithm, Digest, ManualClock, Secret, Timestamp};
+use ondol_types::{Algorithm, Classified, Digest, ErrorKind, ManualClock, Secret, Timestamp};
 
 use crate::support::{MANIFEST, Nothing, Server, manifest, text};
 
@@ -254,10 +254,49 @@ async fn neighbours_are_not_asked() {
             .registry
             .build(&crate::support::ctx(Role::Developer), &request)
             .await;
-        let refused = built.unwrap_err().to_string();
-        assert!(refused.contains("not"), "{refused}");
+        let refused = built.unwrap_err();
+        // What stays refused is no accident that a second attempt could mend.
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+        let refused = refused.to_string();
+        assert!(refused.contains("`privateRegistries`"), "{refused}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// A registry that is away may come back; a name that it does not know stays wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_cannot_be_had_is_told_from_one_that_may_come_back() {
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let away = free.local_addr().unwrap();
+    drop(free);
+    let (there, token, _) = there().await;
+    let login = Some(("any".to_owned(), Secret::new(token)));
+    for (url, base, kind) in [
+        (
+            format!("http://{away}"),
+            "there.example/web:main",
+            ErrorKind::Unavailable,
+        ),
+        (
+            format!("http://{}", there.address),
+            "there.example/web:none",
+            ErrorKind::InvalidInput,
+        ),
+        (
+            format!("http://{}", there.address),
+            "there.example/web@sha256:short",
+            ErrorKind::InvalidInput,
+        ),
+    ] {
+        let here = here(clock(), config(url, login.clone())).await;
+        let request = ondol_registry::image::BuildRequest {
+            base: Some(base.to_owned()),
+            ..crate::support::request(crate::support::folder().path())
+        };
+        let ours = crate::support::ctx(Role::Developer);
+        let refused = here.registry.build(&ours, &request).await.unwrap_err();
+        assert_eq!(refused.kind(), kind, "{refused}");
+    }
 }
 
 /// A build on an image of another registry goes on when that is away.

@@ -435,6 +435,16 @@ fn a_client_that_leaves_does_not_end_the_run() {
     app.commit(&platform, "Failing tests");
     platform.push(&app).ok();
     platform.cli(&["run", "watch"], app.dir()).exits(1);
+
+    // A number names the same run in every command that takes one.
+    platform.cli(&["run", "show", "1"], app.dir()).ok();
+    let watched = platform.cli(&["run", "watch", "#1"], app.dir()).ok();
+    watched.says("success");
+    let logs = platform.cli(&["run", "logs", "1"], app.dir()).ok();
+    logs.says("testing ends");
+    platform.cli(&["run", "cancel", "2"], app.dir()).exits(5);
+    platform.cli(&["run", "retry", "2"], app.dir()).ok();
+    platform.cli(&["run", "watch", "3"], app.dir()).exits(1);
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Releases {
 /// Automatic rollouts wait until the next push or command. What a release command migrated is
 /// not undone.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  ondol rollback\n  ondol rollback --to 12")]
+#[command(after_help = "Examples:\n  ondol rollback\n  ondol rollback 12")]
 pub(crate) struct Rollback {
     #[command(flatten)]
     target: Target,
@@ -34,7 +34,10 @@ pub(crate) struct Rollback {
     #[arg(long, default_value = "production")]
     environment: String,
     /// The release's number (default: the one before the current).
-    #[arg(long)]
+    #[arg(conflicts_with = "to")]
+    release: Option<i64>,
+    /// The same as an option.
+    #[arg(long, value_name = "RELEASE")]
     to: Option<i64>,
     /// Do not wait for the end.
     #[arg(long)]
@@ -162,7 +165,7 @@ fn verdict(rollout: &Value) -> Outcome<Exit> {
 impl Rollback {
     pub(crate) async fn run(self, api: &Api) -> Outcome<Exit> {
         let project = self.target.resolve()?;
-        let body = json!({ "environment": self.environment, "to": self.to });
+        let body = json!({ "environment": self.environment, "to": self.to.or(self.release) });
         let rollout = api
             .post(&format!("/projects/{project}/rollback"), &body)
             .await?;

@@ -22,7 +22,12 @@ impl Explain {
     pub(crate) fn run(self) -> Outcome<Exit> {
         let tree = crate::serve::tree::DirectoryTree::open(&self.dir)
             .map_err(Failure::io(format!("read {}", self.dir.display())))?;
-        let effective = ondol_spec::resolve(&ondol_spec::Sources::of(&tree))?;
+        // The remote decides where a push goes, so what the file says besides is worth a note.
+        let project = crate::project::from_remote(&self.dir).and_then(|name| name.parse().ok());
+        let effective = ondol_spec::resolve(&ondol_spec::Sources {
+            project: project.as_ref(),
+            ..ondol_spec::Sources::of(&tree)
+        })?;
         if output::style().json {
             let value = serde_json::to_value(effective.explain()).unwrap_or_default();
             output::json(&value);

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::client::Api;
 use crate::error::{Exit, Failure, Outcome};
 use crate::login::Login;
@@ -49,9 +51,10 @@ impl Init {
             failure.hint("run `git init --initial-branch=main` first, or change to a repository")
         })?;
         let here = Path::new(".");
+        let written = crate::project::from_file(here);
         let name = self
             .project
-            .or_else(|| crate::project::from_file(here))
+            .or_else(|| written.clone())
             .or_else(|| crate::project::from_folder(here))
             .ok_or_else(|| {
                 Failure::usage("this folder's name does not make a project name")
@@ -59,11 +62,8 @@ impl Init {
             })?;
         let project = crate::project::parse(&name)?;
         let url = format!("{}/git/{project}.git", api.url());
-        let verb = if git(&["remote", "get-url", "ondol"]).is_ok() {
-            "set-url"
-        } else {
-            "add"
-        };
+        let before = git(&["remote", "get-url", "ondol"]).ok();
+        let verb = if before.is_some() { "set-url" } else { "add" };
         git(&["remote", verb, "ondol", &url])?;
         let program = std::env::current_exe().map_err(Failure::io("find this program"))?;
         let helper = format!("!{} credential", shell_quote(&program.to_string_lossy()));
@@ -74,9 +74,31 @@ impl Init {
         if self.yaml {
             super::explain::write_yaml(here, &project)?;
         }
-        output::note(format!("remote {} is {url}", output::bold("ondol")));
+        if output::style().json {
+            output::json(&json!({
+                "project": project, "remote": "ondol", "url": url, "before": before,
+            }));
+            return Ok(Exit::Success);
+        }
+        output::note(told(&url, before.as_deref()));
+        if let Some(written) = written.filter(|written| *written != project.as_str()) {
+            output::note(format!(
+                "note: `project: {written}` of ondol.yaml is not used: pushes go to `{project}`"
+            ));
+        }
         output::note("next: git push ondol main");
         Ok(Exit::Success)
+    }
+}
+
+/// What happened to the remote.
+fn told(url: &str, before: Option<&str>) -> String {
+    let remote = output::bold("ondol");
+    match before {
+        Some(before) if before != url => {
+            format!("remote {remote} was {before} and is {url} now: pushes go there")
+        }
+        _ => format!("remote {remote} is {url}"),
     }
 }
 
@@ -118,5 +140,22 @@ impl Credential {
             output::line(format!("username=ondol\npassword={}", token.expose()));
         }
         Ok(Exit::Success)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_that_changes_is_told_with_what_it_was() {
+        let (here, there) = ("http://a/git/shop.git", "http://a/git/other.git");
+        assert_eq!(told(here, None), format!("remote ondol is {here}"));
+        assert_eq!(told(here, Some(here)), format!("remote ondol is {here}"));
+        let changed = told(there, Some(here));
+        assert!(
+            changed.contains(here) && changed.contains(there),
+            "{changed}"
+        );
     }
 }

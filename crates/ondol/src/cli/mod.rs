@@ -22,6 +22,7 @@ mod tokens;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::Api;
@@ -98,11 +99,22 @@ impl Target {
     }
 }
 
+/// Checks a name or id that a person typed, before it becomes part of an address.
+pub(crate) fn named<T>(text: &str) -> Outcome<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse()
+        .map_err(|error: T::Err| crate::error::Failure::usage(error.to_string()))
+}
+
 /// Runs the command line and says how the process ends.
 pub(crate) fn main(environment: Environment, arguments: Vec<OsString>) -> ExitCode {
     let matches = match Cli::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
-        Err(error) => {
+        Err(mut error) => {
+            suggest_what_is_shown(&mut error);
             let _ = error.print();
             return if error.use_stderr() {
                 Exit::Usage.into()
@@ -125,6 +137,28 @@ pub(crate) fn main(environment: Environment, arguments: Vec<OsString>) -> ExitCo
             output::failure(&failure);
             failure.exit.into()
         }
+    }
+}
+
+/// Leaves hidden commands out of what is suggested for a mistyped one: nobody types them.
+fn suggest_what_is_shown(error: &mut clap::Error) {
+    let command = Cli::command();
+    let hidden = |name: &String| {
+        let found = command.find_subcommand(name);
+        found.is_some_and(|found| found.is_hide_set())
+    };
+    let suggested = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(names)) => names.clone(),
+        Some(ContextValue::String(name)) => vec![name.clone()],
+        _ => return,
+    };
+    let shown: Vec<String> = suggested.into_iter().filter(|name| !hidden(name)).collect();
+    error.remove(ContextKind::SuggestedSubcommand);
+    if !shown.is_empty() {
+        error.insert(
+            ContextKind::SuggestedSubcommand,
+            ContextValue::Strings(shown),
+        );
     }
 }
 
@@ -188,5 +222,35 @@ async fn talk(command: Command, environment: &Environment) -> Outcome<Exit> {
         | Command::TrainAuto(_) => {
             unreachable!("dispatched before the runtime")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_commands_that_are_shown_are_suggested() {
+        for (typed, wanted) in [("statsu", "status"), ("servee", "serve")] {
+            let mut error = Cli::command()
+                .try_get_matches_from(["ondol", typed])
+                .unwrap_err();
+            suggest_what_is_shown(&mut error);
+            let text = error.to_string();
+            assert!(text.contains(&format!("'{wanted}'")), "{text}");
+            assert!(!text.contains("-server"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_release_is_named_with_or_without_the_option() {
+        for arguments in [
+            &["ondol", "rollback", "4"][..],
+            &["ondol", "rollback", "--to", "4"],
+        ] {
+            assert!(Cli::command().try_get_matches_from(arguments).is_ok());
+        }
+        let both = ["ondol", "rollback", "4", "--to", "5"];
+        assert!(Cli::command().try_get_matches_from(both).is_err());
     }
 }

@@ -98,10 +98,11 @@ impl Model {
             version,
             target,
         } = self.command;
+        let model: ondol_types::ModelName = super::named(&model)?;
         let project = target.resolve()?;
         let path = format!(
             "/projects/{project}/models/{}/versions/{version}/promote",
-            encode(&model)
+            encode(model.as_str())
         );
         let promoted = api.post(&path, &json!({})).await?;
         if output::style().json {

@@ -167,13 +167,20 @@ pub(crate) fn trigger(run: &Value) -> String {
     match text(trigger, "kind") {
         "data" => format!("data {} v{}", text(trigger, "dataset"), trigger["number"]),
         "push" => {
-            let branch = text(trigger, "refName")
-                .trim_start_matches("refs/heads/")
-                .to_owned();
-            format!("{branch} {}", short(text(run, "commit")))
+            let branch = text(trigger, "refName").trim_start_matches("refs/heads/");
+            format!("{} {}", cut(branch), short(text(run, "commit")))
         }
         other => format!("{other} {}", short(text(run, "commit"))),
     }
+}
+
+/// A name that leaves room for the other columns of a table.
+fn cut(name: &str) -> String {
+    if name.chars().count() <= 40 {
+        return name.to_owned();
+    }
+    let begin: String = name.chars().take(39).collect();
+    format!("{begin}…")
 }
 
 fn result(value: &Value) -> String {

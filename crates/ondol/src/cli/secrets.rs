@@ -56,6 +56,7 @@ impl Secret {
                 target,
                 stage,
             } => {
+                let name = parse_name(&name)?.to_string();
                 let project = target.resolve()?;
                 let value = read_value(&name)?;
                 let body = json!({ "value": value.expose(), "stage": stage });
@@ -96,10 +97,19 @@ impl Secret {
                 output::table(&["NAME", "VERSION", "SET", "BY"], &rows);
             }
             SecretCommand::Rm { name, target } => {
+                let name = parse_name(&name)?;
                 let project = target.resolve()?;
-                api.delete(&format!("/projects/{project}/secrets/{}", encode(&name)))
-                    .await?;
+                let path = format!("/projects/{project}/secrets/{}", encode(name.as_str()));
+                api.delete(&path).await?;
                 output::note(format!("{name} is removed"));
+                // A warning is not worth failing for: the secret is gone already.
+                if let Ok(status) = api.get(&format!("/status?project={project}")).await {
+                    for environment in users(&status, &name) {
+                        output::note(format!(
+                            "note: the release that serves in {environment} uses it; set it again, or take it out of `secrets:` in ondol.yaml before the next push"
+                        ));
+                    }
+                }
             }
         }
         Ok(Exit::Success)
@@ -142,4 +152,62 @@ fn read_value(name: &str) -> Outcome<ondol_types::Secret> {
         text.pop();
     }
     Ok(ondol_types::Secret::new(text))
+}
+
+/// The environments whose current release uses a secret.
+fn users<'s>(status: &'s serde_json::Value, name: &ondol_types::SecretName) -> Vec<&'s str> {
+    let projects = status["projects"].as_array().into_iter().flatten();
+    projects
+        .flat_map(|project| project["environments"].as_array().into_iter().flatten())
+        .filter(|environment| environment["current"]["secrets"][name.as_str()].is_number())
+        .filter_map(|environment| environment["environment"]["name"].as_str())
+        .collect()
+}
+
+/// Checks a name before anything is sent: what somebody typed in its place may be the value, which
+/// belongs neither into an address, which logs keep, nor into a message.
+fn parse_name(text: &str) -> Outcome<ondol_types::SecretName> {
+    if let Some((name, _)) = text.split_once('=') {
+        let name = match name.parse::<ondol_types::SecretName>() {
+            Ok(name) => name.to_string(),
+            Err(_) => "NAME".to_owned(),
+        };
+        return Err(
+            Failure::usage("a secret's value is not part of its name; nothing was sent").hint(
+                format!("give the value on stdin: printf %s \"$VALUE\" | ondol secret set {name}"),
+            ),
+        );
+    }
+    super::named(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_removes_a_secret_learns_who_uses_it() {
+        let status = json!({ "projects": [{ "environments": [
+            { "environment": { "name": "production" }, "current": { "secrets": { "KEY": 2 } } },
+            { "environment": { "name": "staging" }, "current": { "secrets": { "OTHER": 1 } } },
+            { "environment": { "name": "empty" }, "current": null },
+        ] }] });
+        assert_eq!(users(&status, &"KEY".parse().unwrap()), ["production"]);
+        assert!(users(&status, &"NONE".parse().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_value_in_the_place_of_a_name_is_neither_sent_nor_repeated() {
+        assert_eq!(parse_name("API_KEY").unwrap().as_str(), "API_KEY");
+        for text in ["API_KEY=hunter2", "=hunter2", "../x=hunter2", "A B=hunter2"] {
+            let refused = parse_name(text).unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage);
+            let hint = refused.hint.unwrap();
+            assert!(hint.contains("stdin"), "{hint}");
+            assert!(!format!("{}{hint}", refused.message).contains("hunter2"));
+        }
+        for text in ["", "a-b", "../x", "PATH"] {
+            assert!(parse_name(text).is_err(), "{text}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `ondol serve`, `ondol stop`, `ondol login`.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -115,7 +116,9 @@ impl Login {
             )));
         }
         let mut token = String::new();
-        output::note("token, then Enter:");
+        if std::io::stdin().is_terminal() {
+            output::note("token, then Enter:");
+        }
         std::io::stdin()
             .read_line(&mut token)
             .map_err(Failure::io("read the token"))?;

@@ -1,6 +1,6 @@
 //! `ondol status` and `ondol open`.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -208,11 +208,22 @@ impl Open {
             Failure::new(Exit::NotFound, format!("`{project}` has no address yet"))
                 .hint("git push ondol main")
         })?;
-        output::line(url);
+        if output::style().json {
+            output::json(&serde_json::json!({ "url": url }));
+        } else {
+            output::line(url);
+        }
         if !self.print {
-            let opened = ["xdg-open", "open"]
-                .iter()
-                .any(|program| Command::new(program).arg(url).status().is_ok());
+            // What these say of their attempts is no answer to a person who asked for a page.
+            let opened = ["xdg-open", "open"].iter().any(|program| {
+                Command::new(program)
+                    .arg(url)
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .status()
+                    .is_ok_and(|status| status.success())
+            });
             if !opened {
                 output::note("no program here opens a browser: use the address above");
             }

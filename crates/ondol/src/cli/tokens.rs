@@ -28,7 +28,7 @@ enum TokenCommand {
         /// Only for these projects (default: all).
         #[arg(long, short)]
         project: Vec<String>,
-        /// Ends after so many days (default: 365).
+        /// Ends after so many days.
         #[arg(long, default_value_t = 365)]
         days: u32,
     },
@@ -89,11 +89,13 @@ impl Token {
                 output::table(&["ID", "NAME", "GRANT", "EXPIRES", "LAST USED"], &rows);
             }
             TokenCommand::Revoke { id } => {
-                if !id.starts_with("tok_") {
-                    return Err(Failure::usage(format!("`{id}` is not a token id"))
-                        .hint("`ondol token list` shows ids"));
-                }
-                api.delete(&format!("/tokens/{}", encode(&id))).await?;
+                // The text of a token is not repeated: somebody may have typed it for the id.
+                let id: ondol_types::TokenId = id.parse().map_err(|_| {
+                    Failure::usage("this is not the id of a token: an id begins with `tok_`")
+                        .hint("`ondol token list` shows ids")
+                })?;
+                api.delete(&format!("/tokens/{}", encode(&id.to_string())))
+                    .await?;
                 output::note(format!("{id} no longer opens anything"));
             }
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use http::{HeaderMap, HeaderValue, Uri, header};
 use tower_http::services::{ServeDir, ServeFile};
 
 use crate::error::{Exit, Failure, Outcome};
@@ -69,18 +70,53 @@ fn router(root: &std::path::Path) -> Router {
         Router::new().fallback_service(files)
     };
     app.layer(axum::middleware::from_fn(
-        move |request: axum::extract::Request, next: axum::middleware::Next| {
+        move |mut request: axum::extract::Request, next: axum::middleware::Next| {
             let root = root.clone();
             async move {
-                if !allowed(&root, request.uri().path()) {
+                let Some(uri) =
+                    without_empty_parts(request.uri()).filter(|uri| allowed(&root, uri.path()))
+                else {
                     return axum::response::IntoResponse::into_response(
                         http::StatusCode::NOT_FOUND,
                     );
-                }
-                next.run(request).await
+                };
+                *request.uri_mut() = uri.clone();
+                let mut response = next.run(request).await;
+                stay_here(&uri, response.headers_mut());
+                response
             }
         },
     ))
+}
+
+/// The address with single slashes: a path that begins with two is read as the address of another
+/// server when it comes back in a redirect.
+fn without_empty_parts(uri: &Uri) -> Option<Uri> {
+    let mut path = String::with_capacity(uri.path().len());
+    for c in uri.path().chars() {
+        if !(c == '/' && path.ends_with('/')) {
+            path.push(c);
+        }
+    }
+    if let Some(query) = uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    path.parse().ok()
+}
+
+/// Makes the redirect from a folder to its slash relative. So it leads to the same folder below
+/// whatever prefix the gateway serves this site, and never to another server.
+fn stay_here(uri: &Uri, headers: &mut HeaderMap) {
+    if !headers.contains_key(header::LOCATION) {
+        return;
+    }
+    let folder = uri.path().rsplit('/').next().unwrap_or_default();
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    headers.remove(header::LOCATION);
+    if let Ok(place) = HeaderValue::from_str(&format!("./{folder}/{query}")) {
+        headers.insert(header::LOCATION, place);
+    }
 }
 
 /// Whether a path names a file of the site: no hidden part, and no link that leads out of it.
@@ -117,7 +153,50 @@ fn percent_decode(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use tower::Service;
+
     use super::*;
+
+    #[tokio::test]
+    async fn redirects_lead_to_the_same_folder_and_to_no_other_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        for folder in ["evil.com", "docs/deep"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+            std::fs::write(root.join(folder).join("index.html"), folder).unwrap();
+        }
+        let mut site = router(&root);
+        let mut get = async |path: &str| {
+            let request = http::Request::builder()
+                .uri(path)
+                .body(Body::empty())
+                .unwrap();
+            let response = site.call(request).await.unwrap();
+            let place = response.headers().get(header::LOCATION);
+            let place = place.map(|place| place.to_str().unwrap().to_owned());
+            (response.status().as_u16(), place)
+        };
+        for (path, place) in [
+            ("/evil.com", "./evil.com/"),
+            ("//evil.com", "./evil.com/"),
+            ("///evil.com", "./evil.com/"),
+            ("/docs//deep?a=b", "./deep/?a=b"),
+            ("/docs/deep", "./deep/"),
+        ] {
+            let (status, found) = get(path).await;
+            assert_eq!((status, found.as_deref()), (307, Some(place)), "{path}");
+        }
+        for path in ["//evil.com/", "/docs//deep/", "/docs/deep/index.html"] {
+            assert_eq!(get(path).await, (200, None), "{path}");
+        }
+        for path in ["/%2Fevil.com", "/%2F%2Fevil.com", "/\\evil.com"] {
+            let (_, place) = get(path).await;
+            assert!(place.is_none_or(|place| place.starts_with("./")), "{path}");
+        }
+        // A hidden part stays hidden behind any number of slashes.
+        assert_eq!(get("//.git/config").await.0, 404);
+    }
 
     #[test]
     fn hidden_files_and_links_out_are_not_part_of_a_site() {

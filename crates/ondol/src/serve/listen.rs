@@ -1,5 +1,6 @@
 //! Carries connections to the door's routes, within bounds: a client that opens connections and
-//! says nothing, or says it byte by byte, is ended, and so many connections are open at once.
+//! says nothing, says it byte by byte or takes no answer is ended, and so many connections are
+//! open at once, of all clients and of each.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -19,25 +20,37 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower_http::timeout::TimeoutBody;
+
+use super::patience::{Allowance, Clients, PacedBody, Place, Taken};
 
 /// Ceilings of the listener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Connections open at once; further ones wait in the system's queue.
     pub(super) connections: usize,
+    /// Connections of one address open at once; further ones are closed. Clients behind a proxy
+    /// have its address, so this leaves room for a busy one.
+    pub(super) per_client: usize,
     /// How long a client may take for a request's head, also for the first byte of the next one.
     pub(super) head: Duration,
-    /// How long a client may leave between two parts of a body.
-    pub(super) body: Duration,
+    /// How long a client is waited for while it sends a body.
+    pub(super) body: Allowance,
+    /// How long a client may leave no room for its answer.
+    pub(super) answer: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4_096,
+            per_client: 1_024,
             head: Duration::from_secs(75),
-            body: Duration::from_secs(120),
+            body: Allowance {
+                left: Duration::from_secs(60),
+                most: Duration::from_secs(120),
+                rate: 1_024,
+            },
+            answer: Duration::from_secs(120),
         }
     }
 }
@@ -55,6 +68,7 @@ pub(super) async fn serve(
     stopping: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let clients = Clients::default();
     let tracker = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -66,10 +80,14 @@ pub(super) async fn serve(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let Some(own) = clients.enter(peer.ip(), limits.per_client) else {
+            tracing::debug!(client = %peer.ip(), "an address has too many connections");
+            continue;
+        };
         let (router, stopping) = (router.clone(), stopping.clone());
         tracker.spawn(async move {
+            let _places: (_, Place) = (place, own);
             connection(stream, peer, router, limits, stopping).await;
-            drop(place);
         });
     }
     drop(listener);
@@ -106,13 +124,12 @@ async fn connection(
     };
     let Ok(Some(http2)) = version else { return };
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request =
-            request.map(|body| Body::new(TimeoutBody::new(limits.body, body)));
+        let mut request: Request = request.map(|body| Body::new(PacedBody::new(body, limits.body)));
         request.extensions_mut().insert(ConnectInfo(peer));
         let router = router.clone();
         async move { tower_service(router, request).await }
     });
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Taken::new(stream, limits.answer));
     if http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -203,7 +220,11 @@ mod tests {
     async fn clients_that_say_nothing_or_half_of_it_are_ended() {
         let short = Limits {
             head: Duration::from_millis(100),
-            body: Duration::from_millis(100),
+            body: Allowance {
+                left: Duration::from_millis(100),
+                most: Duration::from_millis(100),
+                rate: 1_024,
+            },
             ..Limits::default()
         };
         let (address, _stopping, _task) = start(short).await;
@@ -220,8 +241,44 @@ mod tests {
         let body = "POST /take HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf";
         let answer = talk(address, body).await;
         assert!(!answer.contains("200 OK"), "{answer}");
+        // Bytes that come one by one do not buy the time that they take.
+        let mut dripping = TcpStream::connect(address).await.unwrap();
+        let head = b"POST /take HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n";
+        dripping.write_all(head).await.unwrap();
+        let (mut read, mut write) = dripping.into_split();
+        let drip = tokio::spawn(async move {
+            while write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let mut answer = Vec::new();
+        let _ = read.read_to_end(&mut answer).await;
+        drip.abort();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.contains("200 OK"), "{answer}");
         let whole = "GET /who HTTP/1.1\r\nHost: x\r\n\r\n";
         assert!(talk(address, whole).await.ends_with("127.0.0.1"));
+    }
+
+    #[tokio::test]
+    async fn one_address_does_not_take_every_place() {
+        let two = Limits {
+            per_client: 2,
+            ..Limits::default()
+        };
+        let (address, _stopping, _task) = start(two).await;
+        let request = "GET /who HTTP/1.1\r\nHost: x\r\n\r\n";
+        let open = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let _ = stream.write_all(request.as_bytes()).await;
+            let mut first = [0; 8];
+            let count = stream.read(&mut first).await.unwrap_or(0);
+            (count > 0).then_some(stream)
+        };
+        let (first, second) = (open().await.unwrap(), open().await.unwrap());
+        assert!(open().await.is_none());
+        drop((first, second));
+        while open().await.is_none() {}
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ mod engines;
 mod http;
 mod listen;
 mod metrics;
+mod patience;
 mod registry_file;
 mod signals;
 pub(crate) mod stop;
