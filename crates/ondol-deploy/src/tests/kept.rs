@@ -65,8 +65,10 @@ async fn under_way(sim: &mut Sim) -> RolloutId {
         },
     );
     let id = sim.push("two", 2, with_secret()).await;
-    sim.pass(SECOND).await;
-    assert_eq!(sim.rollout(id).await.state, RolloutState::Probing);
+    sim.until("probing", SECOND, 20, async |sim: &Sim| {
+        sim.rollout(id).await.state == RolloutState::Probing
+    })
+    .await;
     id
 }
 
@@ -222,7 +224,8 @@ async fn a_restart_behind_a_rollback_that_waits_leaves_it_alone() {
             "its command runs on"
         );
         let back = rollback(&mut sim, "back").await;
-        let restarted = sim.rollout(restart(&mut sim, "again").await).await;
+        let restarted = restart(&mut sim, "again").await;
+        let restarted = sim.rollout(restarted).await;
         assert_eq!(
             (restarted.state, restarted.superseded_by),
             (RolloutState::Aborted, Some(back))
