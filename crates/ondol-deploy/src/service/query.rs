@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::DeployService;
+use super::request::is_older;
 use crate::error::DeployError;
 use crate::model::{Command, Probe, Release, Replica, Rollout};
 use crate::plan::{Standing, Wanted, standing};
@@ -332,6 +333,30 @@ impl DeployService {
                 })
             })
             .await
+    }
+
+    /// Whether something newer than what belongs to `chain` was accepted for an environment:
+    /// nothing of that chain goes there any more.
+    ///
+    /// # Errors
+    /// Not allowed; the database.
+    pub async fn is_overtaken(
+        &self,
+        ctx: &Ctx,
+        project: &ProjectName,
+        name: &EnvironmentName,
+        chain: &str,
+    ) -> Result<bool, DeployError> {
+        ctx.require(Action::Read, project)?;
+        let accepted = self
+            .room()
+            .store
+            .read::<_, DeployError, _>(|tx| {
+                Box::pin(async move { Ok(store::accepted(tx, project, name).await?) })
+            })
+            .await?;
+        let known = accepted.image.and_then(|image| image.chain);
+        Ok(is_older(Some(chain), known.as_deref()))
     }
 
     pub(super) fn probes_of(&self, replica: &Replica) -> Vec<Probe> {

@@ -58,7 +58,7 @@ pub struct Requested {
 
 /// Whether what belongs to `newer` began after what belongs to `older`: chains are named by the
 /// event that began them, and ids of events sort by time.
-fn is_older(chain: Option<&str>, than: Option<&str>) -> bool {
+pub(super) fn is_older(chain: Option<&str>, than: Option<&str>) -> bool {
     match (chain.and_then(event_of), than.and_then(event_of)) {
         (Some(chain), Some(than)) => chain < than,
         _ => false,
@@ -166,32 +166,6 @@ impl DeployService {
             .await?;
         self.room().wake_environments();
         Ok(requested)
-    }
-}
-
-impl DeployService {
-    /// Whether something newer than what belongs to `chain` was accepted for an environment:
-    /// nothing of that chain goes there any more.
-    ///
-    /// # Errors
-    /// Not allowed; the database.
-    pub async fn is_overtaken(
-        &self,
-        ctx: &Ctx,
-        project: &ProjectName,
-        name: &EnvironmentName,
-        chain: &str,
-    ) -> Result<bool, DeployError> {
-        ctx.require(Action::Read, project)?;
-        let accepted = self
-            .room()
-            .store
-            .read::<_, DeployError, _>(|tx| {
-                Box::pin(async move { Ok(store::accepted(tx, project, name).await?) })
-            })
-            .await?;
-        let known = accepted.image.and_then(|image| image.chain);
-        Ok(is_older(Some(chain), known.as_deref()))
     }
 }
 
