@@ -249,7 +249,7 @@ impl View<'_> {
             (RunOutcome::Success, Some(_)) => format!(
                 "run #{} passed{took}; not deployed: {}",
                 run.number,
-                why.map_or_else(|| "see the note above".to_owned(), |why| why.to_string())
+                why.unwrap_or_else(|| "see the note above".to_owned())
             ),
             (RunOutcome::Success, None) if run.trigger.is_production() => {
                 format!(
