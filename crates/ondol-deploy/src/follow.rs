@@ -12,7 +12,7 @@ use ondol_background::{Reconciler, Report};
 use ondol_store::Tx;
 use ondol_store::events::{Event, EventFilter};
 use ondol_types::event::{self, ModelVersionEvent};
-use ondol_types::{Problem, ProjectName, SecretName};
+use ondol_types::{EnvironmentName, EventId, Problem, ProjectName, SecretName};
 use serde_json::Value;
 
 use crate::crash;
@@ -212,6 +212,11 @@ async fn secret(tx: &mut Tx<'_>, project: &ProjectName, found: &Event) -> Result
     Ok(changed)
 }
 
+/// The key of the rollout that follows from an event in an environment.
+pub(crate) fn key(event: EventId, environment: &EnvironmentName) -> String {
+    format!("event:{event}:{environment}")
+}
+
 async fn request(
     tx: &mut Tx<'_>,
     environment: &Environment,
@@ -219,7 +224,7 @@ async fn request(
     reason: Reason,
     not_before: Option<ondol_types::Timestamp>,
 ) -> Result<(), DeployError> {
-    let key = format!("event:{}:{}", found.id, environment.name);
+    let key = key(found.id, &environment.name);
     if store::rollout_by_key(tx, &key).await?.is_some() {
         return Ok(());
     }

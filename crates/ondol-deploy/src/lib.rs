@@ -27,7 +27,7 @@ pub use model::{
     Command, CommandState, Environment, Failure, Hold, Kind, ModelRef, Peak, Phase, Preview, Probe,
     Reason, Release, ReleaseConfig, Replica, ReplicaState, Rollout, RolloutState, Scale,
 };
-pub use plan::{EngineKind, Offer};
+pub use plan::{EngineKind, Offer, Standing, Wanted};
 pub use ports::{ImageConfig, Images, Models, Routes, SecretValues};
 pub use room::{Config, Deps};
 pub use routes::{
@@ -35,8 +35,8 @@ pub use routes::{
     Route, RouteTable, path_of,
 };
 pub use service::{
-    DeployRequest, DeployService, EnvironmentStatus, Page, ReplicaStatus, Requested, RolloutView,
-    Scaling, Traffic,
+    DeployRequest, DeployService, EnvironmentStatus, Followed, Page, ReplicaStatus, Requested,
+    RolloutView, Scaling, Traffic,
 };
 pub use store::MIGRATIONS;
 

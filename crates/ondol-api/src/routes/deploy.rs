@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use ondol_auth::Ctx;
-use ondol_deploy::{Release, Requested, Rollout};
-use ondol_types::{EnvironmentName, ErrorKind, ProjectName, RolloutId};
+use ondol_deploy::{DeployError, Release, Requested, Rollout};
+use ondol_types::{EnvironmentName, ProjectName, RolloutId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -169,11 +169,7 @@ fn belongs(project: &ProjectName, rollout: &Rollout) -> Answer<()> {
     if rollout.project == *project {
         return Ok(());
     }
-    Err(Refusal::new(
-        ErrorKind::NotFound,
-        "deploy.rollout.unknown",
-        format!("`{project}` has no rollout {}", rollout.id),
-    ))
+    Err(DeployError::NoRollout(rollout.id).into())
 }
 
 /// One rollout.

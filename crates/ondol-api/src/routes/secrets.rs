@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 use ondol_auth::{SecretInfo, SetSecret};
-use ondol_types::{ProjectName, Secret, SecretName};
-use serde::Deserialize;
+use ondol_deploy::RolloutState;
+use ondol_types::{EnvironmentName, ProjectName, RolloutId, Secret, SecretName};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -40,23 +41,69 @@ struct SecretValue {
     stage: bool,
 }
 
+/// What setting a secret did, and what follows from it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SecretAnswer {
+    #[serde(flatten)]
+    set: SetSecret,
+    /// The rollouts that bring the value, one per environment that takes it up; absent when that
+    /// is not known yet.
+    rollouts: Option<Vec<SecretRollout>>,
+}
+
+/// A rollout that brings a secret's value.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SecretRollout {
+    id: RolloutId,
+    /// Where.
+    environment: EnvironmentName,
+    /// Its number there.
+    number: i64,
+    /// Where it is: `held` waits for a person.
+    state: RolloutState,
+}
+
+/// How long an answer waits for the rollouts that follow from a secret.
+const FOLLOWS: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Sets a secret and rolls out, unless staged.
 #[utoipa::path(put, path = "/projects/{project}/secrets/{name}", tag = "secrets", request_body = SecretValue,
-    params(("project" = ProjectName, Path), ("name" = SecretName, Path)), responses((status = 200, body = SetSecret)))]
+    params(("project" = ProjectName, Path), ("name" = SecretName, Path)), responses((status = 200, body = SecretAnswer)))]
 async fn set(
     State(rooms): State<Rooms>,
     Caller(ctx): Caller,
     Path((project, name)): Path<(ProjectName, SecretName)>,
     Body(body): Body<SecretValue>,
-) -> Answer<Json<SetSecret>> {
+) -> Answer<Json<SecretAnswer>> {
     let SecretValue { value, stage } = body;
     let value = Secret::new(value);
-    Ok(Json(
-        rooms
-            .secrets
-            .set_staged(&ctx, &project, &name, &value, stage)
-            .await?,
-    ))
+    let set = rooms
+        .secrets
+        .set_staged(&ctx, &project, &name, &value, stage)
+        .await?;
+    let rollouts = match set.event.filter(|_| !stage) {
+        None => Some(Vec::new()),
+        Some((event, place)) => rooms
+            .deploy
+            .followed_from(&ctx, &project, event, place, FOLLOWS)
+            .await
+            // The value is set whether or not this can be told.
+            .unwrap_or_default()
+            .map(|rollouts| {
+                rollouts
+                    .into_iter()
+                    .map(|rollout| SecretRollout {
+                        id: rollout.id,
+                        environment: rollout.environment,
+                        number: rollout.number,
+                        state: rollout.state,
+                    })
+                    .collect()
+            }),
+    };
+    Ok(Json(SecretAnswer { set, rollouts }))
 }
 
 /// Removes a secret.

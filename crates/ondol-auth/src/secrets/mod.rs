@@ -35,4 +35,7 @@ pub struct SetSecret {
     pub version: i64,
     /// Whether it is new; setting the same value again makes no version and no rollout.
     pub changed: bool,
+    /// The event that says so and its place in the log, for whoever waits for what follows.
+    #[serde(skip)]
+    pub event: Option<(ondol_types::EventId, i64)>,
 }

@@ -102,6 +102,7 @@ impl Secrets {
                         return Ok(SetSecret {
                             version: info.version,
                             changed: false,
+                            event: None,
                         });
                     }
                     if before.is_none() && store::count_secrets(tx, project).await? >= MAX_SECRETS {
@@ -119,10 +120,12 @@ impl Secrets {
                     let sealed = envelope::seal(root.current(), value, binding);
                     store::put_secret(tx, project, name, version, by, &sealed).await?;
                     let content = json!({ "project": project, "name": name, "version": version, "staged": staged });
-                    append(tx, event::SECRET_SET, project, name, content, by).await?;
+                    let event =
+                        append(tx, event::SECRET_SET, project, name, content, by).await?;
                     Ok(SetSecret {
                         version,
                         changed: true,
+                        event: Some(event),
                     })
                 })
             })
@@ -346,13 +349,13 @@ async fn append(
     name: &SecretName,
     content: serde_json::Value,
     by: &str,
-) -> Result<(), AuthError> {
-    tx.append(
-        NewEvent::new(event_type, name)
-            .project(project)
-            .content(content)
-            .actor(by),
-    )
-    .await?;
-    Ok(())
+) -> Result<(ondol_types::EventId, i64), AuthError> {
+    Ok(tx
+        .append(
+            NewEvent::new(event_type, name)
+                .project(project)
+                .content(content)
+                .actor(by),
+        )
+        .await?)
 }

@@ -9,6 +9,7 @@ use ondol_spec::model::Strategy;
 use ondol_store::Tx;
 use ondol_types::{ErrorKind, ManualClock, ReleaseId, RolloutId, SecretName, event};
 
+use super::carry::{continues, refused};
 use crate::crash;
 use crate::error::DeployError;
 use crate::model::{
@@ -23,12 +24,17 @@ use crate::store;
 /// How long secrets may be unreadable before a rollout fails for it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-struct Ground {
-    rollout: Rollout,
-    environment: Environment,
+/// How many rollouts back a new one looks for what gave way to it or tried its parts before.
+const LOOK_BACK: u32 = 100;
+
+pub(super) struct Ground {
+    pub(super) rollout: Rollout,
+    pub(super) environment: Environment,
     accepted: Accepted,
-    current: Option<Release>,
+    pub(super) current: Option<Release>,
     target: Option<Release>,
+    /// The rollouts before it, newest first.
+    pub(super) earlier: Vec<Rollout>,
 }
 
 async fn ground(tx: &mut Tx<'_>, id: RolloutId) -> Result<Option<Ground>, DeployError> {
@@ -54,12 +60,14 @@ async fn ground(tx: &mut Tx<'_>, id: RolloutId) -> Result<Option<Ground>, Deploy
         None => None,
     };
     let accepted = store::accepted(tx, project, name).await?;
+    let earlier = store::rollouts_before(tx, project, name, rollout.number, LOOK_BACK).await?;
     Ok(Some(Ground {
         rollout,
         environment,
         accepted,
         current,
         target,
+        earlier,
     }))
 }
 
@@ -70,8 +78,8 @@ pub(super) async fn compose(room: &Arc<Room>, id: RolloutId) -> Result<(), Deplo
         .await?;
     let Some(found) = found else { return Ok(()) };
     let secrets = match secrets(room, &found).await {
-        Ok(secrets) => secrets,
-        Err(Refusal::Final(failure)) => return refuse(room, id, &failure).await,
+        Ok(secrets) => Ok(secrets),
+        Err(Refusal::Final(failure)) => Err(failure),
         Err(Refusal::Later(error)) => return Err(error),
     };
     room.crash.reached(crash::COMPOSE_BEFORE);
@@ -94,7 +102,7 @@ async fn secrets(room: &Arc<Room>, found: &Ground) -> Result<BTreeMap<SecretName
         .accepted
         .image
         .as_ref()
-        .filter(|_| found.rollout.kind == Kind::Deploy)
+        .filter(|_| found.rollout.kind != Kind::Rollback && !found.repeats())
     else {
         return Ok(BTreeMap::new());
     };
@@ -149,12 +157,6 @@ async fn secrets(room: &Arc<Room>, found: &Ground) -> Result<BTreeMap<SecretName
     Ok(versions)
 }
 
-async fn refuse(room: &Arc<Room>, id: RolloutId, failure: &Failure) -> Result<(), DeployError> {
-    room.store
-        .write::<_, DeployError, _>(|tx| Box::pin(async move { end(tx, id, failure).await }))
-        .await
-}
-
 async fn end(tx: &mut Tx<'_>, id: RolloutId, failure: &Failure) -> Result<(), DeployError> {
     if move_rollout(
         tx,
@@ -174,13 +176,13 @@ async fn end(tx: &mut Tx<'_>, id: RolloutId, failure: &Failure) -> Result<(), De
 async fn write(
     tx: &mut Tx<'_>,
     before: &Ground,
-    secrets: &BTreeMap<SecretName, i64>,
+    secrets: &Result<BTreeMap<SecretName, i64>, Failure>,
 ) -> Result<(), DeployError> {
     let Some(found) = ground(tx, before.rollout.id).await? else {
         return Ok(());
     };
-    if found.accepted != before.accepted {
-        // Something newer was accepted while the secrets were read: the next look composes it.
+    if found.accepted != before.accepted || found.repeats() != before.repeats() {
+        // Something else is wanted since the secrets were read: the next look composes it.
         return Ok(());
     }
     let rollout = &found.rollout;
@@ -190,35 +192,44 @@ async fn write(
         return Ok(());
     }
     let from = found.environment.current;
-    if rollout.kind == Kind::Restart {
-        let Some(current) = &found.current else {
-            return end(
-                tx,
-                rollout.id,
-                &Failure::plain("nothing serves, so there is nothing to restart"),
-            )
-            .await;
-        };
-        store::set_releases(tx, rollout.id, from, current.id, Strategy::Rolling).await?;
-        return begin(
-            tx,
-            rollout,
-            RolloutState::Starting,
-            &format!("restarting release {}", current.number),
-        )
-        .await;
+    if found.repeats() {
+        return again(tx, &found).await;
     }
-    let release = match draft(tx, &found, secrets).await? {
+    let drafted = match secrets {
+        Ok(secrets) => draft(tx, &found, secrets).await?,
+        Err(failure) => Err(failure.clone()),
+    };
+    let carried = found.carried();
+    // A restart that took the place of somebody's deployment answers for it.
+    let alone = rollout.kind == Kind::Restart
+        && !carried.iter().any(|carried| carried.kind == Kind::Deploy);
+    let release = match drafted {
         Ok(release) => release,
+        Err(_) if alone => return again(tx, &found).await,
         Err(failure) => return end(tx, rollout.id, &failure).await,
     };
-    if rollout.kind == Kind::Deploy
+    if alone && refused(tx, &found, &release).await? {
+        return again(tx, &found).await;
+    }
+    if rollout.kind != Kind::Rollback
         && let Some(current) = found
             .current
             .as_ref()
             .filter(|current| current.same_parts(&release))
     {
-        store::set_releases(tx, rollout.id, from, current.id, Strategy::Rolling).await?;
+        let restarts = |of: &Rollout| of.kind == Kind::Restart;
+        if restarts(rollout) || carried.iter().any(|carried| restarts(carried)) {
+            return again(tx, &found).await;
+        }
+        store::set_releases(
+            tx,
+            rollout.id,
+            rollout.kind,
+            from,
+            current.id,
+            Strategy::Rolling,
+        )
+        .await?;
         let message = format!(
             "nothing changed: release {} serves exactly this",
             current.number
@@ -235,7 +246,12 @@ async fn write(
         return Ok(());
     }
     let number = store::next_release_number(tx, place.0, place.1).await?;
-    let release = Release { number, ..release };
+    let continued = continues(tx, &found, &release).await?;
+    let release = Release {
+        number,
+        commanded: continued,
+        ..release
+    };
     store::insert_release(tx, &release).await?;
     tx.append(tell::release(&release)).await?;
     for name in release.config.volumes.keys() {
@@ -243,15 +259,19 @@ async fn write(
             tx.append(tell::volume(place, name)).await?;
         }
     }
-    let strategy = match rollout.kind {
+    let kind = match rollout.kind {
+        Kind::Rollback => Kind::Rollback,
+        Kind::Deploy | Kind::Restart => Kind::Deploy,
+    };
+    let strategy = match kind {
         Kind::Deploy if from.is_some() => release.config.release.strategy,
         _ => Strategy::Rolling,
     };
-    store::set_releases(tx, rollout.id, from, release.id, strategy).await?;
+    store::set_releases(tx, rollout.id, kind, from, release.id, strategy).await?;
     if rollout.kind == Kind::Rollback {
         adopt(tx, &found, &release).await?;
     }
-    let (state, message) = if commands(&found, &release) {
+    let (state, message) = if !continued && commands(&found, &release) {
         (
             RolloutState::ReleaseCommand,
             format!("release {number}: running the release command"),
@@ -280,13 +300,34 @@ async fn begin(
     Ok(())
 }
 
+/// The current release with new replicas.
+async fn again(tx: &mut Tx<'_>, found: &Ground) -> Result<(), DeployError> {
+    let rollout = &found.rollout;
+    let Some(current) = &found.current else {
+        let failure = Failure::plain("nothing serves, so there is nothing to restart");
+        return end(tx, rollout.id, &failure).await;
+    };
+    let from = found.environment.current;
+    store::set_releases(
+        tx,
+        rollout.id,
+        Kind::Restart,
+        from,
+        current.id,
+        Strategy::Rolling,
+    )
+    .await?;
+    let message = format!("restarting release {}", current.number);
+    begin(tx, rollout, RolloutState::Starting, &message).await
+}
+
 /// A release command belongs to an image: a new secret or model does not migrate again, and
 /// going back does not migrate at all.
 fn commands(found: &Ground, release: &Release) -> bool {
     let Some(command) = &release.config.release.command else {
         return false;
     };
-    found.rollout.kind == Kind::Deploy
+    found.rollout.kind != Kind::Rollback
         && found.current.as_ref().is_none_or(|current| {
             current.image != release.image
                 || current.config.release.command.as_ref() != Some(command)

@@ -1,6 +1,7 @@
 //! Effects under way: each runs in a task of its own, at most once at a time, and wakes the loop
 //! at its end. There are no retries inside: one that fails cools down and is planned again.
 
+mod carry;
 mod command;
 mod compose;
 mod contained;

@@ -11,6 +11,7 @@ mod replicas;
 mod rollout;
 mod scale;
 mod shift;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub(crate) use canary::{Decision, Stand, decide};
 pub(crate) use engine::choose;
 pub use engine::{EngineKind, Offer};
 pub(crate) use scale::{Load, Sample, bounds, judge, wanted};
+pub(crate) use standing::standing;
+pub use standing::{Standing, Wanted};
 
 /// How long things may take when nobody said so.
 #[derive(Clone, Copy, Debug)]

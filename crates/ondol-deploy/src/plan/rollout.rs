@@ -4,12 +4,12 @@
 use ondol_spec::model::Strategy;
 
 use super::{Cause, Effect, Plan, Record, Sight, World, shift};
-use crate::model::{CommandState, Release, Replica, ReplicaState, Rollout, RolloutState};
+use crate::model::{CommandState, Kind, Release, Replica, ReplicaState, Rollout, RolloutState};
 
 pub(super) fn plan_rollout(world: &World<'_>, sight: &Sight<'_>, plan: &mut Plan) {
     if let Some(running) = world.running {
         if let Some(newer) = world.pending.filter(|newer| due(newer, sight, plan))
-            && may_be_superseded(world, running)
+            && may_be_superseded(world, running, newer)
         {
             plan.record(Record::Supersede {
                 rollout: running.id,
@@ -19,8 +19,20 @@ pub(super) fn plan_rollout(world: &World<'_>, sight: &Sight<'_>, plan: &mut Plan
             return;
         }
         plan_running(world, sight, plan, running);
-    } else if let Some(pending) = world.pending.filter(|pending| due(pending, sight, plan)) {
-        plan.effect(sight, Effect::Compose(pending.id));
+    } else if let Some(pending) = world.pending {
+        if due(pending, sight, plan) {
+            plan.effect(sight, Effect::Compose(pending.id));
+        }
+    } else if let Some(held) = world.held
+        && world.environment.hold.is_none()
+    {
+        // The hold was lifted while a rollback was on its way.
+        plan.record(step_to(
+            held,
+            RolloutState::Pending,
+            0,
+            "waiting for its turn",
+        ));
     }
 }
 
@@ -34,18 +46,23 @@ fn due(pending: &Rollout, sight: &Sight<'_>, plan: &mut Plan) -> bool {
     }
 }
 
-/// A migration in the middle is not cut off, and a swap that was decided is finished.
-fn may_be_superseded(world: &World<'_>, running: &Rollout) -> bool {
-    match running.state {
+/// A migration in the middle is not cut off, one that failed is told first, and a swap that was
+/// decided is finished. A restart waits for what runs: that starts new replicas itself, and its
+/// release command is not to be run again. Automation does not take a person's rollback away.
+fn may_be_superseded(world: &World<'_>, running: &Rollout, newer: &Rollout) -> bool {
+    let by_kind = match newer.kind {
+        Kind::Restart => false,
+        Kind::Deploy => running.kind != Kind::Rollback || newer.reason.is_human(),
+        Kind::Rollback => true,
+    };
+    let by_state = match running.state {
         RolloutState::Swapping => false,
-        RolloutState::ReleaseCommand => !world.command.is_some_and(|command| {
-            matches!(
-                command.state,
-                CommandState::Intended | CommandState::Started
-            )
-        }),
+        RolloutState::ReleaseCommand => world
+            .command
+            .is_none_or(|command| command.state == CommandState::Succeeded),
         _ => true,
-    }
+    };
+    by_kind && by_state
 }
 
 fn plan_running(world: &World<'_>, sight: &Sight<'_>, plan: &mut Plan, rollout: &Rollout) {

@@ -404,13 +404,34 @@ proptest! {
     }
 
     #[test]
+    fn a_restart_supersedes_nothing_that_runs(mut case in case()) {
+        if let Some(pending) = &mut case.pending {
+            pending.kind = Kind::Restart;
+        }
+        for record in decide_case(&case, &BTreeSet::new()).records {
+            prop_assert!(!matches!(record, Record::Supersede { .. }), "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_rollback_gives_way_to_people_alone(mut case in case()) {
+        if let (Some(pending), Some(running)) = (&mut case.pending, &mut case.running) {
+            pending.reason = Reason::Secret;
+            running.kind = Kind::Rollback;
+        }
+        for record in decide_case(&case, &BTreeSet::new()).records {
+            prop_assert!(!matches!(record, Record::Supersede { .. }), "{record:?}");
+        }
+    }
+
+    #[test]
     fn a_swap_and_a_running_command_are_never_superseded(case in case()) {
         for record in decide_case(&case, &BTreeSet::new()).records {
             if let Record::Supersede { from, .. } = record {
                 prop_assert_ne!(from, RolloutState::Swapping);
                 if from == RolloutState::ReleaseCommand {
-                    let begun = case.command.as_ref().is_some_and(|command| matches!(command.state, CommandState::Intended | CommandState::Started));
-                    prop_assert!(!begun);
+                    let begun = case.command.as_ref().is_some_and(|command| command.state != CommandState::Succeeded);
+                    prop_assert!(!begun, "what failed is told before anything takes its place");
                 }
             }
         }

@@ -31,7 +31,22 @@ pub(super) async fn finish(tx: &mut Tx<'_>, id: RolloutId) -> Result<bool, Deplo
     store::set_current(tx, place.0, place.1, to, id).await?;
     store::mark_activated(tx, to).await?;
     let message = match rollout.kind {
-        Kind::Restart => format!("the replicas of release {} were replaced", release.number),
+        Kind::Restart => {
+            let accepted = store::accepted(tx, place.0, place.1).await?.image;
+            let newer = accepted.is_some_and(|accepted| {
+                accepted.image != release.image || accepted.commit != release.commit
+            });
+            let number = release.number;
+            match (newer, &environment.hold) {
+                (false, _) => format!("the replicas of release {number} were replaced"),
+                (true, Some(_)) => format!(
+                    "the replicas of release {number} were replaced; newer code waits while the environment is held"
+                ),
+                (true, None) => format!(
+                    "the replicas of release {number} were replaced; newer code was accepted, and its rollout did not make it live"
+                ),
+            }
+        }
         Kind::Deploy | Kind::Rollback => format!("release {} is live", release.number),
     };
     move_rollout(

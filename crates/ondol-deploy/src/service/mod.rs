@@ -20,7 +20,7 @@ use crate::room::Room;
 use crate::store;
 
 pub(crate) use operate::remove_all;
-pub use query::{Page, RolloutView};
+pub use query::{Followed, Page, RolloutView};
 pub use request::{DeployRequest, Requested};
 pub(crate) use status::keep_reading;
 pub use status::{EnvironmentStatus, ReplicaStatus, Scaling, Traffic};
@@ -76,21 +76,33 @@ pub(crate) struct Draft<'a> {
     pub(crate) not_before: Option<ondol_types::Timestamp>,
 }
 
-/// Writes the row of a new rollout, which supersedes those that wait. While the environment is
-/// held, one that no person asked for is parked, and leaves alone what people asked for.
+/// Writes the row of a new rollout, which supersedes those that wait. `held` parks it: it waits
+/// for a person, and leaves alone what waits for its turn. Automation is parked behind a rollback
+/// that waits, too.
+///
+/// Only what composes the newest accepted parts takes the place of what was parked: a rollback
+/// and a restart leave it where it is.
 pub(crate) async fn begin(
     tx: &mut Tx<'_>,
     draft: Draft<'_>,
     held: bool,
 ) -> Result<Rollout, DeployError> {
     let now = tx.now();
-    let parked = held && !draft.reason.is_human();
+    let waiting = store::open_rollouts(tx, Some((draft.project, draft.environment))).await?;
+    let behind = waiting
+        .iter()
+        .any(|open| open.state == RolloutState::Pending && open.kind == Kind::Rollback);
+    let parked = held || (behind && !draft.reason.is_human());
     let number = store::next_rollout_number(tx, draft.project, draft.environment).await?;
     let id = RolloutId::derived(&format!("rollout:{}", draft.key));
     let (state, message) = if parked {
         (
             RolloutState::Held,
-            "automation waits: the environment is held",
+            if held {
+                "automation waits: the environment is held"
+            } else {
+                "automation waits for the rollback before it"
+            },
         )
     } else {
         (RolloutState::Pending, "waiting for its turn")
@@ -121,9 +133,9 @@ pub(crate) async fn begin(
         finished_at: None,
     };
     let mut rollout = rollout;
-    for open in store::open_rollouts(tx, Some((draft.project, draft.environment))).await? {
+    for open in waiting {
         let gives_way = match open.state {
-            RolloutState::Held => true,
+            RolloutState::Held => draft.kind == Kind::Deploy,
             RolloutState::Pending => !parked,
             _ => false,
         };

@@ -4,7 +4,7 @@ use ondol_auth::{Action, Ctx};
 use ondol_store::Tx;
 use ondol_types::{EnvironmentName, ProjectName, RolloutId, event};
 
-use super::request::{draft, lift, release_held, repeated};
+use super::request::{draft, ended_at_once, lift, release_held, repeated};
 use super::{DeployService, Draft, Requested, begin, check, environment};
 use crate::error::DeployError;
 use crate::model::{
@@ -48,7 +48,13 @@ impl Push {
 }
 
 impl DeployService {
-    /// Replaces the replicas of the current release by new ones, without a gap.
+    /// Replaces the replicas by new ones, without a gap. They run the newest accepted parts, so
+    /// that a restart takes nothing back that is on its way: a staged secret goes along. While
+    /// the environment is held, and for parts that a rollout has failed with, it is the current
+    /// release that is started anew.
+    ///
+    /// It waits for the end of a rollout that runs. Behind a rollback that waits it adds nothing
+    /// to it and ends at once, superseded by it.
     ///
     /// # Errors
     /// Not allowed; nothing serves.
@@ -81,6 +87,17 @@ impl DeployService {
                         kind: Kind::Restart,
                         ..draft(project, name, key, Reason::Command, author)
                     };
+                    let open = store::open_rollouts(tx, Some((project, name))).await?;
+                    let back = open.iter().find(|open| {
+                        open.state == RolloutState::Pending && open.kind == Kind::Rollback
+                    });
+                    if let Some(back) = back {
+                        let message = format!(
+                            "superseded by rollout {}, which starts new replicas itself",
+                            back.number
+                        );
+                        return ended_at_once(tx, draft, &message, Some(back.id)).await;
+                    }
                     let rollout = begin(tx, draft, false).await?;
                     Ok(Requested {
                         rollout: rollout.id,
@@ -251,6 +268,7 @@ impl DeployService {
                     let rollout = store::rollout(tx, id)
                         .await?
                         .ok_or(DeployError::NoRollout(id))?;
+                    super::query::visible(ctx, &rollout)?;
                     ctx.require(Action::Deploy, &rollout.project)?;
                     let refused = || DeployError::RolloutState {
                         number: rollout.number,

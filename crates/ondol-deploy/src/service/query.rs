@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use ondol_auth::{Action, Ctx};
-use ondol_types::{Digest, EnvironmentName, ProjectName, RolloutId};
+use ondol_store::Tx;
+use ondol_types::{Digest, EnvironmentName, EventId, ProjectName, RolloutId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::DeployService;
+use super::request::is_older;
 use crate::error::DeployError;
 use crate::model::{Command, Probe, Release, Replica, Rollout};
+use crate::plan::{Standing, Wanted, standing};
 use crate::store;
 
 /// The most rows of one page.
@@ -35,6 +38,34 @@ pub struct RolloutView {
     pub command: Option<Command>,
     /// Probe results of its replicas, oldest first.
     pub probes: Vec<Probe>,
+}
+
+/// What became of what was asked for.
+#[derive(Clone, Debug)]
+pub struct Followed {
+    /// The rollout that was asked for, or the last of those that took its place.
+    pub rollout: Rollout,
+    /// Whether what was asked for serves.
+    pub standing: Standing,
+}
+
+/// A rollout of a project that the caller may not see is no rollout.
+pub(super) fn visible(ctx: &Ctx, rollout: &Rollout) -> Result<(), DeployError> {
+    ctx.require(Action::Read, &rollout.project)
+        .map_err(|_| DeployError::NoRollout(rollout.id))
+}
+
+/// The last of those that took the place of a rollout. Superseding goes forward only, so this is
+/// bounded by the number of requests.
+async fn last_of(tx: &mut Tx<'_>, asked: Rollout) -> Result<Rollout, DeployError> {
+    let mut last = asked;
+    while let Some(newer) = last.superseded_by.filter(|_| last.state.is_final()) {
+        match store::rollout(tx, newer).await? {
+            Some(newer) => last = newer,
+            None => break,
+        }
+    }
+    Ok(last)
 }
 
 impl DeployService {
@@ -172,7 +203,7 @@ impl DeployService {
                 })
             })
             .await?;
-        ctx.require(Action::Read, &rollout.project)?;
+        visible(ctx, &rollout)?;
         let mut probes: Vec<Probe> = replicas
             .iter()
             .flat_map(|replica| self.probes_of(replica))
@@ -187,54 +218,145 @@ impl DeployService {
         })
     }
 
-    /// Waits until a rollout has ended or waits for a person, and follows it to the one that took
-    /// its place. Returns what there is when the patience is over.
+    /// Waits until it is known what became of `wanted`, which was asked for by rollout `id`, or
+    /// until a person has to say how to go on; follows the rollout to those that took its place.
+    /// Returns what there is when the patience is over.
     ///
     /// # Errors
     /// Not allowed; there is none.
-    pub async fn wait(
+    pub async fn follow(
         &self,
         ctx: &Ctx,
         id: RolloutId,
+        wanted: &Wanted,
         patience: Duration,
-    ) -> Result<Rollout, DeployError> {
+    ) -> Result<Followed, DeployError> {
         let deadline = tokio::time::Instant::now() + patience;
         let mut appended = self.room().store.appended();
-        let mut id = id;
-        // Superseding goes forward only, so this is bounded by the number of requests.
         loop {
             appended.mark_unchanged();
-            let (rollout, newer) = self
+            let (last, standing) = self
                 .room()
                 .store
                 .read::<_, DeployError, _>(|tx| {
                     Box::pin(async move {
-                        let rollout = store::rollout(tx, id)
+                        let asked = store::rollout(tx, id)
                             .await?
                             .ok_or(DeployError::NoRollout(id))?;
-                        let newer = match rollout.superseded_by.filter(|_| rollout.state.is_final())
-                        {
-                            Some(newer) => store::rollout(tx, newer).await?,
+                        let last = last_of(tx, asked.clone()).await?;
+                        let brings = match last.to {
+                            Some(to) => store::release(tx, to).await?,
                             None => None,
                         };
-                        Ok((rollout, newer))
+                        let accepted =
+                            store::accepted(tx, &asked.project, &asked.environment).await?;
+                        let accepted = (accepted.image.as_ref(), accepted.model.as_ref());
+                        let standing = standing(wanted, &asked, &last, brings.as_ref(), accepted);
+                        Ok((last, standing))
                     })
                 })
                 .await?;
-            ctx.require(Action::Read, &rollout.project)?;
-            if let Some(newer) = newer {
-                id = newer.id;
-                continue;
-            }
-            if rollout.state.is_final() || rollout.state.waits_for_person() {
-                return Ok(rollout);
+            visible(ctx, &last)?;
+            let over = tokio::time::Instant::now() >= deadline;
+            if standing != Standing::Open || over {
+                return Ok(Followed {
+                    rollout: last,
+                    standing,
+                });
             }
             tokio::select! {
                 _ = appended.changed() => {}
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = tokio::time::sleep_until(deadline) => return Ok(rollout),
+                () = tokio::time::sleep_until(deadline) => {}
             }
         }
+    }
+
+    /// The rollout that was asked for under a key, or the last of those that took its place, when
+    /// it waits for a person.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn waits_for_person(
+        &self,
+        ctx: &Ctx,
+        key: &str,
+    ) -> Result<Option<Rollout>, DeployError> {
+        let found = self
+            .room()
+            .store
+            .read::<_, DeployError, _>(|tx| {
+                Box::pin(async move {
+                    match store::rollout_by_key(tx, key).await? {
+                        Some(asked) => Ok(Some(last_of(tx, asked).await?)),
+                        None => Ok(None),
+                    }
+                })
+            })
+            .await?;
+        Ok(found.filter(|found| {
+            found.state.waits_for_person() && ctx.require(Action::Read, &found.project).is_ok()
+        }))
+    }
+
+    /// The rollouts that followed from an event, one per environment that takes it up. Waits a
+    /// moment until the event was followed; `None` when it was not by then.
+    ///
+    /// # Errors
+    /// Not allowed; the database.
+    pub async fn followed_from(
+        &self,
+        ctx: &Ctx,
+        project: &ProjectName,
+        event: EventId,
+        place: i64,
+        patience: Duration,
+    ) -> Result<Option<Vec<Rollout>>, DeployError> {
+        ctx.require(Action::Read, project)?;
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.followed().await? < place {
+            if tokio::time::Instant::now() >= deadline {
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.room()
+            .store
+            .read::<_, DeployError, _>(|tx| {
+                Box::pin(async move {
+                    let mut rollouts = Vec::new();
+                    for environment in store::environments(tx, Some(project)).await? {
+                        let key = crate::follow::key(event, &environment.name);
+                        rollouts.extend(store::rollout_by_key(tx, &key).await?);
+                    }
+                    Ok(Some(rollouts))
+                })
+            })
+            .await
+    }
+
+    /// Whether something newer than what belongs to `chain` was accepted for an environment:
+    /// nothing of that chain goes there any more.
+    ///
+    /// # Errors
+    /// Not allowed; the database.
+    pub async fn is_overtaken(
+        &self,
+        ctx: &Ctx,
+        project: &ProjectName,
+        name: &EnvironmentName,
+        chain: &str,
+    ) -> Result<bool, DeployError> {
+        ctx.require(Action::Read, project)?;
+        let accepted = self
+            .room()
+            .store
+            .read::<_, DeployError, _>(|tx| {
+                Box::pin(async move { Ok(store::accepted(tx, project, name).await?) })
+            })
+            .await?;
+        let known = accepted.image.and_then(|image| image.chain);
+        Ok(is_older(Some(chain), known.as_deref()))
     }
 
     pub(super) fn probes_of(&self, replica: &Replica) -> Vec<Probe> {

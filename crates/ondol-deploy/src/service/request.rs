@@ -58,7 +58,7 @@ pub struct Requested {
 
 /// Whether what belongs to `newer` began after what belongs to `older`: chains are named by the
 /// event that began them, and ids of events sort by time.
-fn is_older(chain: Option<&str>, than: Option<&str>) -> bool {
+pub(super) fn is_older(chain: Option<&str>, than: Option<&str>) -> bool {
     match (chain.and_then(event_of), than.and_then(event_of)) {
         (Some(chain), Some(than)) => chain < than,
         _ => false,
@@ -336,9 +336,21 @@ fn newer_model<'a>(before: Option<&ModelRef>, asked: Option<&'a ModelRef>) -> Op
     })
 }
 
-/// The rollout of an image that a newer one has overtaken: there for its run to see, and over.
+/// The rollout of an image that a newer one has overtaken.
 async fn overtaken_rollout(tx: &mut Tx<'_>, draft: Draft<'_>) -> Result<Requested, DeployError> {
     let newest = store::rollouts_before(tx, draft.project, draft.environment, i64::MAX, 1).await?;
+    let message = "superseded: the image of a newer push was accepted before";
+    let by = newest.first().map(|rollout| rollout.id);
+    ended_at_once(tx, draft, message, by).await
+}
+
+/// A rollout that has nothing to do: there for whoever asked to see, and over.
+pub(super) async fn ended_at_once(
+    tx: &mut Tx<'_>,
+    draft: Draft<'_>,
+    message: &str,
+    by: Option<RolloutId>,
+) -> Result<Requested, DeployError> {
     let now: Timestamp = tx.now();
     let number = store::next_rollout_number(tx, draft.project, draft.environment).await?;
     let rollout = Rollout {
@@ -356,9 +368,9 @@ async fn overtaken_rollout(tx: &mut Tx<'_>, draft: Draft<'_>) -> Result<Requeste
         to: None,
         target: None,
         phase: crate::model::Phase::default(),
-        message: "superseded: the image of a newer push was accepted before".to_owned(),
+        message: message.to_owned(),
         failure: None,
-        superseded_by: newest.first().map(|rollout| rollout.id),
+        superseded_by: by,
         run: draft.run,
         chain: draft.chain,
         author: draft.author.to_owned(),
@@ -431,6 +443,10 @@ pub(super) async fn release_held(
         .iter()
         .find(|rollout| rollout.state == RolloutState::Pending)
     {
+        if pending.kind == Kind::Rollback {
+            // It would not bring what is parked, which goes on when it has ended.
+            return Ok(Some(held.id));
+        }
         super::give_way(tx, held, pending.id).await?;
         return Ok(Some(pending.id));
     }

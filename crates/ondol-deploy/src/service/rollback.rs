@@ -63,7 +63,7 @@ impl DeployService {
                         target: Some(target.number),
                         ..draft(project, name, key, Reason::Rollback, author)
                     };
-                    let rollout = begin(tx, draft, true).await?;
+                    let rollout = begin(tx, draft, false).await?;
                     Ok(Requested {
                         rollout: rollout.id,
                         newly: true,

@@ -40,10 +40,10 @@ pub struct Traffic {
     pub p99: Option<f64>,
     /// Requests in progress now.
     pub in_flight: u64,
-    /// Processor cores in use, on average.
-    pub cpu_cores: f64,
-    /// Memory in use now, in bytes.
-    pub memory_bytes: u64,
+    /// Processor cores in use, on average; absent while no replica was measured.
+    pub cpu_cores: Option<f64>,
+    /// Memory in use now, in bytes; absent while no replica was measured.
+    pub memory_bytes: Option<u64>,
 }
 
 /// A replica with what it uses.
@@ -261,7 +261,10 @@ fn traffic(readings: &[Reading], release: ReleaseId, replicas: &[&Replica]) -> O
             })
         })
         .sum();
-    let memory = replicas
+    let measured = replicas
+        .iter()
+        .any(|replica| used_last.contains_key(&replica.id));
+    let memory: u64 = replicas
         .iter()
         .filter_map(|replica| used_last.get(&replica.id))
         .map(|usage| usage.memory_bytes)
@@ -277,8 +280,8 @@ fn traffic(readings: &[Reading], release: ReleaseId, replicas: &[&Replica]) -> O
         p99: difference.durations.quantile(0.99),
         in_flight: difference.in_flight,
         // The sum of nothing is minus zero.
-        cpu_cores: per_second(cpu + 0.0),
-        memory_bytes: memory,
+        cpu_cores: measured.then(|| per_second(cpu + 0.0)),
+        memory_bytes: measured.then_some(memory),
     })
 }
 

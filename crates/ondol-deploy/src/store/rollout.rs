@@ -5,7 +5,7 @@ use ondol_types::{EnvironmentName, ProjectName, ReleaseId, RolloutId};
 
 use super::environment::sql;
 use super::{json, unword, word};
-use crate::model::{Command, CommandState, Failure, Phase, Rollout, RolloutState};
+use crate::model::{Command, CommandState, Failure, Kind, Phase, Rollout, RolloutState};
 
 const COLUMNS: &str = "id, project, environment, number, request_key, kind, reason, state, since, strategy, from_release, to_release, target, step, phase_generation, phase_since, phase_canary, phase_current, message, failure, superseded_by, run, chain, author, not_before, created_at, finished_at";
 
@@ -175,17 +175,19 @@ pub(crate) async fn move_rollout(
     Ok(changed == 1)
 }
 
-/// Joins a rollout to the release composed for it.
+/// Joins a rollout to the release composed for it, which may make it another kind: a restart
+/// that carries newer parts is a deployment.
 pub(crate) async fn set_releases(
     tx: &mut Tx<'_>,
     id: RolloutId,
+    kind: Kind,
     from: Option<ReleaseId>,
     to: ReleaseId,
     strategy: ondol_spec::model::Strategy,
 ) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE deploy_rollout SET from_release = $2, to_release = $3, strategy = $4 WHERE id = $1",
-        params![id, from, to, word(&strategy)?],
+        "UPDATE deploy_rollout SET kind = $2, from_release = $3, to_release = $4, strategy = $5 WHERE id = $1",
+        params![id, kind.as_str(), from, to, word(&strategy)?],
     )
     .await?;
     Ok(())

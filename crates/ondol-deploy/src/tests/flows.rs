@@ -12,7 +12,7 @@ use super::sim::{Sim, canary, plain, production, sim, sims, spec, web, with_comm
 use crate::model::{Failure, Hold, ModelRef, Reason, ReplicaState, RolloutState};
 use crate::routes::{Histogram, ReleaseTraffic};
 use crate::store;
-use crate::{DeployError, Kind};
+use crate::{DeployError, Kind, Standing};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -355,15 +355,21 @@ async fn a_newer_push_supersedes_one_that_has_not_swapped() {
             (superseded.state, superseded.superseded_by),
             (RolloutState::Aborted, Some(newer))
         );
-        let waited = sim
+        let wanted = sim.wanted(2);
+        let followed = sim
             .process
             .service
-            .wait(&sim.ctx(), slow, SECOND)
+            .follow(&sim.ctx(), slow, &wanted, SECOND)
             .await
             .unwrap();
         assert_eq!(
-            waited.id, newer,
+            followed.rollout.id, newer,
             "whoever waits is led to what took its place"
+        );
+        assert!(
+            matches!(followed.standing, Standing::Overtaken { .. }),
+            "and is not told that the older code serves: {:?}",
+            followed.standing
         );
         sim.calm().await;
     }
@@ -1250,7 +1256,8 @@ async fn status_shows_rates_over_the_last_minute() {
         );
         assert!(seen.p50.unwrap() <= seen.p99.unwrap());
         // The simulated program uses a tenth of a core and one mebibyte.
-        assert!((seen.cpu_cores - 0.1).abs() < 1e-3 && seen.memory_bytes == 1 << 20);
+        assert!((seen.cpu_cores.unwrap() - 0.1).abs() < 1e-3);
+        assert_eq!(seen.memory_bytes, Some(1 << 20));
         let replica = &status.replicas[0];
         assert!(!replica.crash_looping && replica.probes.iter().all(|probe| probe.ok));
         assert_eq!(status.last.unwrap().state, RolloutState::Done);
@@ -1270,10 +1277,10 @@ async fn the_loops_wake_each_other() {
                 .await
                 .unwrap();
             let done = service
-                .wait(&ctx, asked.rollout, 60 * SECOND)
+                .follow(&ctx, asked.rollout, &sim.wanted(number), 60 * SECOND)
                 .await
                 .unwrap();
-            assert_eq!(done.state, RolloutState::Done, "{done:#?}");
+            assert!(matches!(done.standing, Standing::Live { .. }), "{done:#?}");
         }
         let deadline = std::time::Instant::now() + 60 * SECOND;
         while !sim.outside.running(&image(1)).is_empty() {

@@ -6,6 +6,7 @@ mod crashes;
 mod fakes;
 mod flows;
 mod forget;
+mod kept;
 mod previews;
 mod random;
 mod scaling;

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use ondol_spec::model::SecretRef;
+use ondol_store::events::NewEvent;
+use ondol_types::{RolloutId, event};
 use proptest::prelude::*;
 
 use super::fakes::{Behaviour, image};
 use super::sim::{Sim, canary, production, scaled, sim, spec, web, with_command};
-use crate::CRASH_POINTS;
-use crate::model::RolloutState;
+use crate::model::{Kind, RolloutState};
+use crate::{CRASH_POINTS, Standing};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -21,6 +24,7 @@ enum Step {
     },
     Rollback,
     Restart,
+    Secret,
     Scale(u32),
     Unhold,
     Promote,
@@ -41,7 +45,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1u8..8, any::<bool>(), any::<bool>(), 1u32..3, any::<bool>())
             .prop_map(|(number, canary, command, replicas, scaled)| Step::Push { number, canary, command, replicas, scaled }),
         1 => Just(Step::Rollback),
-        1 => Just(Step::Restart),
+        2 => Just(Step::Restart),
+        1 => Just(Step::Secret),
         1 => (1u32..4).prop_map(Step::Scale),
         1 => Just(Step::Unhold),
         1 => Just(Step::Promote),
@@ -77,7 +82,67 @@ fn behaviours(sim: &Sim) {
     );
 }
 
-async fn take(sim: &mut Sim, index: usize, step: Step) {
+/// The secret that every push receives.
+fn token() -> ondol_types::SecretName {
+    "TOKEN".parse().unwrap()
+}
+
+fn secret_set(version: i64) -> NewEvent {
+    NewEvent::new(event::SECRET_SET, "TOKEN")
+        .project(&web())
+        .content(serde_json::json!({ "name": "TOKEN", "version": version }))
+}
+
+/// Whoever was told that their push is live had an image that served; and what was accepted last
+/// serves, or something visible says why it does not: the environment is held, or the newest
+/// rollout that was not superseded failed, was aborted, or went back.
+async fn nothing_is_lost(sim: &Sim, asked: &[(RolloutId, u8)]) {
+    let (rollouts, open) = (sim.rollouts().await, sim.open().await);
+    for (id, number) in asked {
+        let Some(live) = live_of(&sim.standing(*id, *number).await) else {
+            continue;
+        };
+        let (service, ctx) = (&sim.process.service, sim.ctx());
+        let release = service.release(&ctx, &web(), &production(), live).await;
+        let release = release.unwrap();
+        assert_eq!(release.image, image(*number));
+        assert!(release.activated_at.is_some(), "{release:#?}");
+    }
+    let Some(environment) = sim.environment().await else {
+        return;
+    };
+    let Some(accepted) = sim.accepted().await else {
+        return;
+    };
+    let current = sim.current().await;
+    let serves = current.as_ref().is_some_and(|current| {
+        let newest = sim.outside.lock().secrets.get(&token()).copied();
+        current.image == accepted && current.secrets.get(&token()).copied() == newest
+    });
+    let waits = environment.hold.is_some() || !open.is_empty();
+    // Restarts add nothing to what was decided before them.
+    let said = rollouts
+        .iter()
+        .find(|rollout| {
+            rollout.state.is_final()
+                && rollout.superseded_by.is_none()
+                && rollout.kind != Kind::Restart
+        })
+        .is_some_and(|last| last.state != RolloutState::Done || last.kind == Kind::Rollback);
+    assert!(
+        serves || waits || said,
+        "{accepted} was accepted, is not served, and nothing says why: {rollouts:#?}"
+    );
+}
+
+fn live_of(standing: &Standing) -> Option<i64> {
+    match standing {
+        Standing::Live { release } => Some(*release),
+        _ => None,
+    }
+}
+
+async fn take(sim: &mut Sim, index: usize, step: Step, asked: &mut Vec<(RolloutId, u8)>) {
     let key = format!("step-{index}");
     let (service, ctx, web, production) =
         (sim.process.service.clone(), sim.ctx(), web(), production());
@@ -97,18 +162,29 @@ async fn take(sim: &mut Sim, index: usize, step: Step) {
                 if command {
                     with_command(spec);
                 }
+                spec.secrets = vec![SecretRef::env(token())];
                 spec.service.as_mut().unwrap().replicas.min = replicas;
                 if by_load {
                     scaled(spec, replicas, replicas + 2);
                 }
             });
-            sim.push(&key, number, spec).await;
+            let id = sim.push(&key, number, spec).await;
+            asked.push((id, number));
         }
         Step::Rollback => drop(
             service
                 .rollback(&ctx, &key, &web, &production, None, true)
                 .await,
         ),
+        Step::Secret => {
+            let version = {
+                let mut outside = sim.outside.lock();
+                let version = outside.secrets.entry(token()).or_insert(0);
+                *version += 1;
+                *version
+            };
+            sim.append(secret_set(version)).await;
+        }
         Step::Restart => drop(service.restart(&ctx, &key, &web, &production).await),
         Step::Scale(replicas) => drop(service.scale(&ctx, &web, &production, Some(replicas)).await),
         Step::Unhold => drop(service.unhold(&ctx, &web, &production).await),
@@ -149,8 +225,11 @@ async fn take(sim: &mut Sim, index: usize, step: Step) {
 async fn story(steps: Vec<Step>) {
     let mut sim = sim().await;
     behaviours(&sim);
+    sim.outside.lock().secrets.insert(token(), 1);
+    let mut asked = Vec::new();
     for (index, step) in steps.into_iter().enumerate() {
-        take(&mut sim, index, step).await;
+        take(&mut sim, index, step, &mut asked).await;
+        nothing_is_lost(&sim, &asked).await;
     }
     {
         let mut outside = sim.outside.lock();

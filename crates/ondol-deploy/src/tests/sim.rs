@@ -9,13 +9,13 @@ use ondol_spec::model::{Period, Replicas, Service, Spec, Target};
 use ondol_store::Store;
 use ondol_store::events::{EventFilter, NewEvent};
 use ondol_store::testing::TestStore;
-use ondol_types::{Clock, EnvironmentName, ManualClock, ProjectName, RolloutId, Timestamp};
+use ondol_types::{Clock, Digest, EnvironmentName, ManualClock, ProjectName, RolloutId, Timestamp};
 
 use super::fakes::{Outside, image};
 use crate::execute::probe::Ask;
 use crate::follow::FollowLoop;
 use crate::model::{Environment, Reason, Release, Replica, Rollout, RolloutState};
-use crate::plan::Effect;
+use crate::plan::{Effect, Standing, Wanted};
 use crate::reconcile::EnvironmentsLoop;
 use crate::retain::RetainLoop;
 use crate::room::{Config, Deps, Room};
@@ -371,6 +371,43 @@ impl Sim {
             chain: None,
             author: Some("mina".into()),
         }
+    }
+
+    /// What somebody who pushed an image wants to see.
+    pub(super) fn wanted(&self, number: u8) -> Wanted {
+        Wanted {
+            image: image(number),
+            commit: None,
+            model: None,
+        }
+    }
+
+    /// What became of an image that was asked for by a rollout, without waiting.
+    pub(super) async fn standing(&self, id: RolloutId, number: u8) -> Standing {
+        let followed = self
+            .process
+            .service
+            .follow(&self.ctx(), id, &self.wanted(number), Duration::ZERO)
+            .await;
+        followed.unwrap().standing
+    }
+
+    /// The newest rollouts of production.
+    pub(super) async fn rollouts(&self) -> Vec<Rollout> {
+        let read = self.store.read::<_, crate::DeployError, _>(|tx| {
+            Box::pin(async move {
+                Ok(store::rollouts_before(tx, &web(), &production(), i64::MAX, 100).await?)
+            })
+        });
+        read.await.unwrap()
+    }
+
+    /// The image that was accepted last.
+    pub(super) async fn accepted(&self) -> Option<Digest> {
+        let read = self.store.read::<_, crate::DeployError, _>(|tx| {
+            Box::pin(async move { Ok(store::accepted(tx, &web(), &production()).await?) })
+        });
+        read.await.unwrap().image.map(|image| image.image)
     }
 
     /// Requests until the answer comes, over deaths: that is what a client with a key does.

@@ -2,9 +2,9 @@
 
 use std::io::{IsTerminal, Read};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Target;
+use super::{Target, deploy};
 use crate::client::{Api, encode};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
@@ -21,7 +21,7 @@ enum SecretCommand {
     /// Set a secret; the value is read from stdin or asked for, so that it stays out of the
     /// shell's history. Rolls the project out with it unless `--stage` is given.
     #[command(
-        after_help = "Examples:\n  ondol secret set DATABASE_URL < url.txt\n  printf %s \"$KEY\" | ondol secret set API_KEY --stage"
+        after_help = "Examples:\n  ondol secret set DATABASE_URL < url.txt\n  printf %s \"$KEY\" | ondol secret set API_KEY --stage\n  ondol secret set API_KEY --wait < key.txt"
     )]
     Set {
         /// Its name: the environment variable that carries it.
@@ -31,6 +31,9 @@ enum SecretCommand {
         /// Wait for the next rollout instead of starting one.
         #[arg(long)]
         stage: bool,
+        /// Wait until the rollouts with it have ended.
+        #[arg(long, conflicts_with = "stage")]
+        wait: bool,
     },
     /// List names and versions.
     #[command(after_help = "Examples:\n  ondol secret list")]
@@ -55,6 +58,7 @@ impl Secret {
                 name,
                 target,
                 stage,
+                wait,
             } => {
                 let name = parse_name(&name)?.to_string();
                 let project = target.resolve()?;
@@ -69,7 +73,17 @@ impl Secret {
                 if output::style().json {
                     output::json(&set);
                 } else {
-                    output::note(format!("{name} is version {}", set["version"]));
+                    output::note(format!(
+                        "{name} is version {}{}",
+                        set["version"],
+                        consequence(&set, stage)
+                    ));
+                    for rollout in set["rollouts"].as_array().into_iter().flatten() {
+                        output::note(rolls_out(project.as_str(), rollout));
+                    }
+                }
+                if wait {
+                    return wait_for(api, project.as_str(), &set).await;
                 }
             }
             SecretCommand::List { target } => {
@@ -114,6 +128,46 @@ impl Secret {
         }
         Ok(Exit::Success)
     }
+}
+
+/// What follows when no rollout is named.
+fn consequence(set: &Value, stage: bool) -> &'static str {
+    let none = set["rollouts"].as_array().map(Vec::is_empty);
+    match (stage, set["changed"].as_bool(), none) {
+        (_, Some(false), _) => ", as before: nothing rolls out",
+        (true, ..) => "; it waits for the next rollout or restart",
+        (false, _, Some(true)) => "; no environment that runs receives it, so nothing rolls out",
+        (false, _, None) => "; it is about to roll out: see `ondol rollout`",
+        (false, _, Some(false)) => "",
+    }
+}
+
+fn rolls_out(project: &str, rollout: &Value) -> String {
+    let number = &rollout["number"];
+    let environment = rollout["environment"].as_str().unwrap_or_default();
+    let place = if environment == "production" {
+        format!("--project {project}")
+    } else {
+        format!("--project {project} --environment {environment}")
+    };
+    if rollout["state"] == "held" {
+        return format!(
+            "rollout {number} with it waits, because {environment} is held: `ondol rollout resume {place}`"
+        );
+    }
+    format!("rolls out as rollout {number}; follow with `ondol rollout show {number} {place}`")
+}
+
+async fn wait_for(api: &Api, project: &str, set: &Value) -> Outcome<Exit> {
+    let mut exit = Exit::Success;
+    for rollout in set["rollouts"].as_array().into_iter().flatten() {
+        let id = rollout["id"].as_str().unwrap_or_default();
+        let ended = deploy::wait(api, project, id, true).await?;
+        if deploy::verdict(project, &ended)? != Exit::Success {
+            exit = Exit::Failed;
+        }
+    }
+    Ok(exit)
 }
 
 fn read_value(name: &str) -> Outcome<ondol_types::Secret> {

@@ -87,7 +87,10 @@ fn show(project: &Value, gateway: &str) {
         }
         let hold = &status["environment"]["hold"];
         if hold.is_object() {
-            output::line(format!("  {name} is held: {}", text(hold, "reason")));
+            output::line(format!(
+                "  {name} is held: {}; `ondol rollout resume` lets automation go on",
+                output::printable(&text(hold, "reason"))
+            ));
         }
         let scaling = &status["scaling"];
         if scaling.is_object() {
@@ -105,6 +108,12 @@ fn show(project: &Value, gateway: &str) {
                 output::state(&text(rollout, "state")),
                 output::printable(&text(rollout, "message"))
             ));
+            if text(rollout, "state") == "paused" {
+                output::line(format!(
+                    "    {}",
+                    super::deploy::remedy(&text(project, "name"), &name)
+                ));
+            }
         }
         rows.extend(release_rows(&name, status));
     }

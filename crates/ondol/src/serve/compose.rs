@@ -274,6 +274,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
                     .clone()
                     .filter(|_| settings.engines.offer().container),
                 secrets: secrets.clone(),
+                deploy: deploy.service(),
                 clock: clock.clone(),
             },
             deploy.service(),
@@ -281,7 +282,12 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         ),
     };
     let pipeline = Pipeline::new(pipeline_config, pipeline_deps);
-    shown.connect(pipeline.clone(), places.clone(), clock.clone());
+    shown.connect(
+        pipeline.clone(),
+        deploy.service(),
+        places.clone(),
+        clock.clone(),
+    );
 
     let releases = Arc::new(retention::Releases {
         deploy: deploy.service(),

@@ -8,12 +8,15 @@ use async_trait::async_trait;
 use ondol_auth::Ctx;
 use ondol_data::DataService;
 use ondol_deploy::{
-    DeployError, DeployRequest, DeployService, ModelRef, Preview, Reason, Requested, RolloutState,
+    DeployError, DeployRequest, DeployService, ModelRef, Preview, Reason, Requested, Standing,
+    Wanted,
 };
 use ondol_ml::{Judgement, Lineage, Models, NewVersion, VersionState, metrics_file};
 use ondol_pipeline::model::Trigger;
 use ondol_pipeline::{Action, ActionCtx, ActionOutcome, Actions};
-use ondol_types::{Clock, Digest, EnvironmentName, ErrorKind, ModelName, Problem, StepName};
+use ondol_types::{
+    Clock, Digest, EnvironmentName, ErrorKind, ModelName, Problem, ProjectName, StepName,
+};
 use serde_json::{Value, json};
 
 use super::image::Image;
@@ -201,7 +204,10 @@ fn primary(folder: &std::path::Path, metrics: &ondol_ml::gate::Metrics) -> Optio
     chosen.or_else(|| ondol_ml::gate::usual_metric(metrics).map(str::to_owned))
 }
 
-/// Asks for a rollout and waits for its end.
+/// Asks for a rollout and waits for its end. The step has succeeded only when a release with the
+/// image and commit of the run became current; for data, one with the model version of the run.
+/// It is skipped when something newer was accepted before, and has failed when the rollout
+/// failed, was aborted, or was gone back from before it was live: retrying the run then asks anew.
 struct Deploy {
     deploy: DeployService,
     clock: Arc<dyn Clock>,
@@ -252,6 +258,14 @@ impl Action for Deploy {
             chain: Some(ctx.run.chain.clone()),
             author: Some(ctx.run.author.clone()),
         };
+        let wanted = Wanted {
+            image: request.image.clone(),
+            commit: request.commit.clone(),
+            model: request
+                .model
+                .clone()
+                .filter(|_| request.reason == Reason::Data),
+        };
         let requested = match self.request(ctx, &caller, request).await {
             Ok(requested) => requested,
             Err(gone @ DeployError::BranchGone { .. }) => {
@@ -259,33 +273,41 @@ impl Action for Deploy {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut said = String::new();
+        let (mut said, mut paused) = (String::new(), false);
         loop {
-            let rollout = self.deploy.wait(&caller, requested.rollout, LOOK).await?;
+            let followed = self
+                .deploy
+                .follow(&caller, requested.rollout, &wanted, LOOK)
+                .await?;
+            let rollout = followed.rollout;
             if rollout.message != said && !rollout.message.is_empty() {
                 ctx.log.line(&rollout.message);
                 said.clone_from(&rollout.message);
             }
             let outputs =
                 json!({ "rollout": rollout.id, "release": rollout.to, "environment": environment });
-            match rollout.state {
-                RolloutState::Done => return Ok(ActionOutcome::Success(outputs)),
-                RolloutState::Held => {
+            match followed.standing {
+                Standing::Live { .. } => return Ok(ActionOutcome::Success(outputs)),
+                Standing::Overtaken { reason } => return Ok(ActionOutcome::Skipped(reason)),
+                Standing::Held => {
                     return Ok(ActionOutcome::Skipped("automatic rollouts are held since a rollback; push or `ondol rollout resume` lifts that".to_owned()));
                 }
-                RolloutState::Failed | RolloutState::Aborted => {
+                Standing::NotLive { reason } => {
                     if let Some(failure) = &rollout.failure {
                         for line in failure_lines(failure) {
                             ctx.log.line(line);
                         }
                     }
-                    let reason = rollout
-                        .failure
-                        .as_ref()
-                        .map_or(rollout.message.clone(), |failure| failure.message.clone());
                     return Ok(ActionOutcome::Failed(reason));
                 }
-                _ => {}
+                Standing::Paused => {
+                    if !paused {
+                        ctx.log.line(remedy(&ctx.run.project, &environment));
+                    }
+                    paused = true;
+                    tokio::time::sleep(LOOK).await;
+                }
+                Standing::Open => paused = false,
             }
             if ctx.cancel.is_cancelled() {
                 return Err(Problem::new(
@@ -358,6 +380,18 @@ fn introduce(ctx: &ActionCtx, preview: &Preview, environment: &EnvironmentName) 
         ctx.log
             .line("the hosts of `service.hosts` stay with production");
     }
+}
+
+/// How a person lets a paused rollout go on, or gives it up.
+pub(super) fn remedy(project: &ProjectName, environment: &EnvironmentName) -> String {
+    let place = if *environment == EnvironmentName::production() {
+        format!("--project {project}")
+    } else {
+        format!("--project {project} --environment {environment}")
+    };
+    format!(
+        "`ondol rollout resume {place}` lets it go on, `ondol rollout abort {place}` gives it up"
+    )
 }
 
 /// What helps to find the cause, for the log of the step.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ondol_auth::{Ctx, Secrets};
+use ondol_deploy::{DeployService, Preview};
 use ondol_pipeline::{Action, ActionCtx, ActionOutcome, StepSecrets};
 use ondol_registry::image::{BuildRequest, Built, ImportRequest};
 use ondol_registry::{RegistryService, Repository};
-use ondol_types::{Clock, ErrorKind, Problem, RelPath};
+use ondol_types::{Clock, EnvironmentName, ErrorKind, Problem, RelPath};
 use ondol_workload::container::{BuildError, BuildLine, BuildSource};
 use ondol_workload::{ContainerEngine, Limits};
 use serde_json::json;
@@ -22,6 +23,7 @@ pub(in crate::serve) struct Image {
     pub(in crate::serve) registry: RegistryService,
     pub(in crate::serve) engine: Option<ContainerEngine>,
     pub(in crate::serve) secrets: Secrets,
+    pub(in crate::serve) deploy: DeployService,
     pub(in crate::serve) clock: Arc<dyn Clock>,
 }
 
@@ -69,6 +71,25 @@ impl Action for Image {
 }
 
 impl Image {
+    /// The tags of the image: its commit, and its branch unless something newer of the branch was
+    /// accepted for where it runs: a run that is retried does not move the tag back.
+    async fn tags(&self, ctx: &ActionCtx, caller: &Ctx) -> Result<Vec<String>, Problem> {
+        let run = &ctx.run;
+        let environment = match &run.branch {
+            Some(branch) if !run.trigger.is_production() => Preview::environment_of(branch),
+            _ => EnvironmentName::production(),
+        };
+        let overtaken = self
+            .deploy
+            .is_overtaken(caller, &run.project, &environment, &run.chain)
+            .await?;
+        if overtaken {
+            ctx.log
+                .line("the tag of the branch stays with the newer image that was accepted before");
+        }
+        Ok(tags(ctx, !overtaken))
+    }
+
     /// Packs the checkout with what was built in it.
     async fn pack(&self, ctx: &ActionCtx, caller: &Ctx) -> Result<Built, Problem> {
         let build = ctx.spec.build.clone();
@@ -82,7 +103,7 @@ impl Image {
         };
         let request = BuildRequest {
             repository: Repository::of(&ctx.run.project),
-            tags: tags(ctx),
+            tags: self.tags(ctx, caller).await?,
             root: ctx.workspace.source(),
             keep: Arc::new(keep),
             command: ctx.spec.service.as_ref().map(|service| service.run.clone()),
@@ -172,7 +193,7 @@ impl Image {
         };
         let import = ImportRequest {
             repository: Repository::of(&ctx.run.project),
-            tags: tags(ctx),
+            tags: self.tags(ctx, caller).await?,
             id: built.id.clone(),
             commit: ctx.run.commit.as_ref().map(ToString::to_string),
             chain: Some(ctx.run.chain.clone()),
@@ -209,14 +230,14 @@ fn labels(ctx: &ActionCtx) -> BTreeMap<String, String> {
     labels
 }
 
-/// The tags of the image: its commit, and its branch as far as a tag can say it.
-fn tags(ctx: &ActionCtx) -> Vec<String> {
+/// The tags: the commit, and the branch as far as a tag can say it.
+fn tags(ctx: &ActionCtx, newest: bool) -> Vec<String> {
     let commit = ctx.run.commit.as_ref();
     let mut tags: Vec<String> = commit
         .map(|commit| commit.as_str().to_owned())
         .into_iter()
         .collect();
-    if let Some(branch) = &ctx.run.branch {
+    if let Some(branch) = ctx.run.branch.as_ref().filter(|_| newest) {
         let tag: String = branch
             .chars()
             .map(|c| {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use ondol_api::Places;
 use ondol_auth::Ctx;
+use ondol_deploy::{DeployService, RolloutState};
 use ondol_git::{PushProgress, Pushed};
 use ondol_pipeline::model::{Run, RunOutcome, RunState, StepOutcome, StepState};
 use ondol_pipeline::{Pipeline, RunDetail, RunFilter};
@@ -16,20 +17,23 @@ use ondol_workload::{LogPosition, LogQuery};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::actions::remedy;
+
 /// Follows the runs of a push. The pipeline is set once it exists: git is built before it.
 #[derive(Default)]
 pub(in crate::serve) struct RunProgress {
-    pipeline: OnceLock<(Pipeline, Arc<Places>, Arc<dyn Clock>)>,
+    pipeline: OnceLock<(Pipeline, DeployService, Arc<Places>, Arc<dyn Clock>)>,
 }
 
 impl RunProgress {
     pub(in crate::serve) fn connect(
         &self,
         pipeline: Pipeline,
+        deploy: DeployService,
         places: Arc<Places>,
         clock: Arc<dyn Clock>,
     ) {
-        let _ = self.pipeline.set((pipeline, places, clock));
+        let _ = self.pipeline.set((pipeline, deploy, places, clock));
     }
 }
 
@@ -39,7 +43,7 @@ const LOG_LINES: u64 = 20;
 #[async_trait]
 impl PushProgress for RunProgress {
     async fn follow(&self, push: &Pushed) -> BoxStream<'static, String> {
-        let Some((pipeline, places, clock)) = self.pipeline.get().cloned() else {
+        let Some((pipeline, deploy, places, clock)) = self.pipeline.get().cloned() else {
             return stream::empty().boxed();
         };
         let chains: Vec<String> = push
@@ -58,6 +62,7 @@ impl PushProgress for RunProgress {
             for chain in chains.into_iter().take(5) {
                 let view = View {
                     pipeline: &pipeline,
+                    deploy: &deploy,
                     places: &places,
                     ctx: &ctx,
                     project: &project,
@@ -75,6 +80,7 @@ impl PushProgress for RunProgress {
 /// One run on its way to one pusher; `None` anywhere means that the pusher left.
 struct View<'v> {
     pipeline: &'v Pipeline,
+    deploy: &'v DeployService,
     places: &'v Places,
     ctx: &'v Ctx,
     project: &'v ProjectName,
@@ -130,8 +136,35 @@ impl View<'_> {
             if detail.run.state == RunState::Finished {
                 return self.verdict(&detail).await;
             }
+            if let Some(waits) = self.waits(&detail).await {
+                for line in waits {
+                    self.say(line).await?;
+                }
+                return Some(());
+            }
             watch.wait(Duration::from_secs(1)).await;
         }
+    }
+
+    /// What is said to a pusher whose rollout waits for a person; the run goes on without them.
+    async fn waits(&self, detail: &RunDetail) -> Option<[String; 3]> {
+        let step = detail
+            .steps
+            .iter()
+            .find(|step| step.name.as_str() == "deploy" && step.state == StepState::Running)?;
+        let key = step.id.to_string();
+        let rollout = self.deploy.waits_for_person(self.ctx, &key).await.ok()??;
+        if rollout.state != RolloutState::Paused {
+            return None;
+        }
+        Some([
+            format!("  paused: rollout {}: {}", rollout.number, rollout.message),
+            format!("  {}", remedy(self.project, &rollout.environment)),
+            format!(
+                "not live yet: run #{} goes on and waits for you",
+                detail.run.number
+            ),
+        ])
     }
 
     async fn steps(
@@ -200,6 +233,7 @@ impl View<'_> {
             .steps
             .iter()
             .find(|step| step.name.as_str() == "deploy");
+        let why = deployed.and_then(|step| step.reason.clone());
         let environment = deployed
             .and_then(|step| step.outputs.as_ref()?["environment"].as_str()?.parse().ok())
             .unwrap_or_else(EnvironmentName::production);
@@ -213,8 +247,9 @@ impl View<'_> {
                 )
             }
             (RunOutcome::Success, Some(_)) => format!(
-                "run #{} passed{took}; nothing was deployed, see the note above",
-                run.number
+                "run #{} passed{took}; not deployed: {}",
+                run.number,
+                why.unwrap_or_else(|| "see the note above".to_owned())
             ),
             (RunOutcome::Success, None) if run.trigger.is_production() => {
                 format!(
