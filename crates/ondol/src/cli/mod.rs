@@ -226,7 +226,7 @@ async fn talk(command: Command, environment: &Environment) -> Outcome<Exit> {
 }
 
 #[cfg(test)]
-mod tests {
+mod mistyped {
     use super::*;
 
     #[test]
