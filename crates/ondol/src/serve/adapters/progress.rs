@@ -19,10 +19,13 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::actions::remedy;
 
+/// What is asked about a push.
+type Rooms = (Pipeline, DeployService, Arc<Places>, Arc<dyn Clock>);
+
 /// Follows the runs of a push. The pipeline is set once it exists: git is built before it.
 #[derive(Default)]
 pub(in crate::serve) struct RunProgress {
-    pipeline: OnceLock<(Pipeline, DeployService, Arc<Places>, Arc<dyn Clock>)>,
+    pipeline: OnceLock<Rooms>,
 }
 
 impl RunProgress {
