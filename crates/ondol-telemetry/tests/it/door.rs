@@ -9,7 +9,8 @@ use http::{HeaderMap, header};
 use ondol_auth::{Denied, Grant, Principal, PrincipalKind, Role};
 use ondol_telemetry::http::{Authenticate, Door, HttpConfig, Targets, router};
 use ondol_telemetry::ingest::scrape::TargetState;
-use ondol_types::{ManualClock, Timestamp, TokenId};
+use ondol_telemetry::tsdb::{Tsdb, TsdbWriter};
+use ondol_types::{Clock, ManualClock, Timestamp, TokenId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -101,7 +102,7 @@ pub(crate) async fn serve_at(
 ) -> Served {
     let mut config = HttpConfig::default();
     change(&mut config);
-    let routes = router(Door {
+    let (at, task) = listen(Door {
         source: store.clone(),
         index: store.clone(),
         writer: store.clone(),
@@ -109,13 +110,35 @@ pub(crate) async fn serve_at(
         targets: Arc::new(TwoTargets),
         clock: Arc::new(clock),
         config,
-    });
+    })
+    .await;
+    Served { store, at, task }
+}
+
+/// Opens the door over the store of series; the one in memory stays empty.
+pub(crate) async fn serve_tsdb(tsdb: Arc<Tsdb>, clock: Arc<dyn Clock>) -> Served {
+    let (at, task) = listen(Door {
+        source: tsdb.clone(),
+        index: tsdb.clone(),
+        writer: Arc::new(TsdbWriter::new(tsdb, 2)),
+        authenticate: Arc::new(ByName),
+        targets: Arc::new(TwoTargets),
+        clock,
+        config: HttpConfig::default(),
+    })
+    .await;
+    let store = Arc::default();
+    Served { store, at, task }
+}
+
+async fn listen(door: Door) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let routes = router(door);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let task = tokio::spawn(async move {
         axum::serve(listener, routes).await.unwrap();
     });
-    Served { store, at, task }
+    (at, task)
 }
 
 /// An answer.
