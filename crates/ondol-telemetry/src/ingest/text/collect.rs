@@ -94,15 +94,18 @@ impl Family {
     }
 }
 
-/// Makes a batch of an exposition. `resolve` makes labels of the text of a series, or nothing
-/// when the series is to be dropped; it is told whether the series is a mere start time.
+/// Makes labels of the text of a series, or nothing when the series is to be dropped. It is told
+/// whether the series is a mere start time. The error says what is wrong with the text.
+pub type Resolve<'a> = dyn FnMut(&str, bool) -> Result<Option<Labels>, String> + 'a;
+
+/// Makes a batch of an exposition.
 ///
 /// # Errors
 /// A line cannot be read, or there are too many samples.
 pub fn collect(
     text: &str,
     options: Options,
-    resolve: &mut dyn FnMut(&str, bool) -> Result<Option<Labels>, String>,
+    resolve: &mut Resolve<'_>,
 ) -> Result<Collected, IngestError> {
     let mut out = Collected::default();
     let mut family = Family::default();

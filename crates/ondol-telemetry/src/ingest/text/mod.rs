@@ -11,7 +11,7 @@ mod series;
 
 use std::borrow::Cow;
 
-pub use collect::{Collected, Options, collect, read};
+pub use collect::{Collected, Options, Resolve, collect, read};
 pub use series::series_labels;
 
 use super::IngestError;
