@@ -239,7 +239,7 @@ mod tests {
         );
         assert_eq!(
             narrowed(r#"topk(scalar(n), a{b="c"})"#),
-            r#"topk(scalar(n{project="shop"}), a{b="c",project="shop"})"#
+            r#"topk(scalar(n{project="shop"}), a{b="c", project="shop"})"#
         );
         assert!(of_project("sum(", &project).is_err());
     }
