@@ -1,4 +1,4 @@
-//! The CLI's side of the JSON API: it uses nothing else.
+//! The CLI's side of the JSON API and of the API of metrics: it uses nothing else.
 
 use std::time::Duration;
 
@@ -38,9 +38,19 @@ impl Api {
 
     /// A request to a path below `/api/v1`.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let mut request = self
-            .http
-            .request(method, format!("{}/api/v1{path}", self.login.url));
+        self.at(method, format!("{}/api/v1{path}", self.login.url))
+    }
+
+    /// A request to a path of the API of metrics.
+    pub(crate) fn prometheus(&self, method: Method, path: &str) -> RequestBuilder {
+        self.at(
+            method,
+            format!("{}/prometheus/api/v1/{path}", self.login.url),
+        )
+    }
+
+    fn at(&self, method: Method, url: String) -> RequestBuilder {
+        let mut request = self.http.request(method, url);
         if let Some(token) = &self.login.token {
             request = request.bearer_auth(token.expose());
         }
@@ -171,6 +181,7 @@ async fn refused(response: Response) -> Failure {
     let message = body["detail"]
         .as_str()
         .or(body["title"].as_str())
+        .or(body["error"].as_str())
         .map_or_else(|| format!("the server answered {status}"), str::to_owned);
     let failure = Failure::new(exit_of_status(status.as_u16()), message);
     match body["hint"].as_str() {

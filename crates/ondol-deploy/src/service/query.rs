@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::DeployService;
 use super::request::is_older;
 use crate::error::DeployError;
-use crate::model::{Command, Probe, Release, Replica, Rollout};
+use crate::model::{Command, Probe, Release, Replica, ReplicaState, Rollout};
 use crate::plan::{Standing, Wanted, standing};
 use crate::store;
 
@@ -367,6 +367,25 @@ impl DeployService {
             .map(crate::model::Probes::list);
         live.filter(|probes| !probes.is_empty())
             .unwrap_or_else(|| replica.probes.clone())
+    }
+
+    /// The replicas of every project that run and have an address, for the platform itself.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn running(&self) -> Result<Vec<Replica>, DeployError> {
+        let mut replicas = self
+            .room()
+            .store
+            .read::<_, DeployError, _>(|tx| {
+                Box::pin(async move { Ok(store::live_replicas(tx, None).await?) })
+            })
+            .await?;
+        replicas.retain(|replica| {
+            replica.address.is_some()
+                && matches!(replica.state, ReplicaState::Ready | ReplicaState::Unhealthy)
+        });
+        Ok(replicas)
     }
 
     /// Every image that a kept release or an accepted request needs: the registry must not

@@ -177,6 +177,8 @@ pub enum Refusal {
     TooManySeries,
     /// Its label set is over a ceiling or has no name.
     Labels,
+    /// It is a histogram of too many buckets.
+    TooLarge,
 }
 
 impl fmt::Display for Refusal {
@@ -187,6 +189,7 @@ impl fmt::Display for Refusal {
             Self::Future => "out of bounds: sample too far in the future",
             Self::TooManySeries => "limit of active series reached",
             Self::Labels => "invalid labels",
+            Self::TooLarge => "histogram of too many buckets",
         })
     }
 }
@@ -200,8 +203,6 @@ pub struct Appended {
     pub histograms: usize,
     /// Exemplars that are in the store now.
     pub exemplars: usize,
-    /// How many series did not exist before.
-    pub new_series: usize,
     /// What was refused: how many, and the first one in words.
     pub refused: BTreeMap<Refusal, (usize, String)>,
 }

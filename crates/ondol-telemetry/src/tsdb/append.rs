@@ -3,15 +3,16 @@
 //! All of this blocks: it is for threads that may. Samples that are refused do not hold up the
 //! others; how many and why is part of the answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Tsdb;
 use super::error::TsdbError;
-use super::exemplar::{Annexes, Exemplar, Metadata};
+use super::exemplar::Annexes;
 use super::head::{Fate, Head, SeriesRef, Value, place, shorten};
 use super::wal::record::{FloatSample, FrameWriter, HistogramSample};
-use crate::series::{Histogram, Labels, METRIC_NAME};
+use crate::series::{Exemplar, Histogram, Labels, METRIC_NAME, Metadata};
 
 /// Samples of one frame of the log.
 const FRAME_SAMPLES: usize = 50_000;
@@ -27,7 +28,7 @@ const TOLD: usize = 8;
 const MOST_TIME: i64 = 1 << 60;
 
 /// Why a sample was not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// Its series has another value at that time.
     Duplicate,
@@ -65,7 +66,9 @@ pub struct Committed {
     pub exemplars: u64,
     /// Samples that were refused.
     pub refused: u64,
-    /// The first few of them.
+    /// How many of them for which reason.
+    pub reasons: BTreeMap<Reason, u64>,
+    /// The first few of them, and the first of each reason.
     pub refusals: Vec<Refusal>,
 }
 
@@ -226,7 +229,9 @@ impl<'a> Appender<'a> {
                     }
                     Err(reason) => {
                         committed.refused += 1;
-                        if committed.refusals.len() < TOLD {
+                        let count = committed.reasons.entry(reason).or_default();
+                        *count += 1;
+                        if *count == 1 || committed.refusals.len() < TOLD {
                             let metric = if reason == Reason::Unknown {
                                 String::new()
                             } else {

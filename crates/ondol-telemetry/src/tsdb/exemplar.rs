@@ -3,18 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::bytes::{Corrupt, Reader, put_text, put_uvarint, put_varint};
-use crate::series::Labels;
-
-/// An observation worth looking at, usually with the id of its trace.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Exemplar {
-    /// Its own labels.
-    pub labels: Labels,
-    /// What was observed.
-    pub value: f64,
-    /// When, milliseconds since the Unix epoch.
-    pub time: i64,
-}
+use crate::series::{Exemplar, Labels, Metadata, MetricKind};
 
 pub(crate) fn write_labels(labels: &Labels, out: &mut Vec<u8>) {
     put_uvarint(out, labels.len() as u64);
@@ -49,27 +38,17 @@ impl Exemplar {
     }
 }
 
-/// What a metric is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Metadata {
-    /// `counter`, `gauge`, `histogram`, … as the exposition formats call it.
-    pub kind: String,
-    /// What it counts.
-    pub help: String,
-    /// Its unit, or nothing.
-    pub unit: String,
-}
-
 impl Metadata {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        for text in [&self.kind, &self.help, &self.unit] {
+        for text in [self.kind.as_str(), &self.help, &self.unit] {
             put_text(out, text);
         }
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Corrupt> {
         Ok(Self {
-            kind: reader.text()?.to_owned(),
+            // A kind that a later version may know is better forgotten than the metric.
+            kind: MetricKind::from_name(reader.text()?).unwrap_or_default(),
             help: reader.text()?.to_owned(),
             unit: reader.text()?.to_owned(),
         })
@@ -130,7 +109,7 @@ impl Annexes {
     pub(crate) fn describe(&mut self, metric: &str, metadata: &Metadata) -> bool {
         if self.metadata.get(metric) == Some(metadata)
             || (self.metadata.len() >= self.max_metadata && !self.metadata.contains_key(metric))
-            || metadata.help.len() + metadata.kind.len() + metadata.unit.len() > HELP_BYTES
+            || metadata.help.len() + metadata.unit.len() > HELP_BYTES
         {
             return false;
         }

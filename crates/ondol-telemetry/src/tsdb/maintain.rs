@@ -85,6 +85,13 @@ impl Tsdb {
         let _ = signal.wait_timeout_while(guard, most, |wanted| !*wanted);
     }
 
+    /// Ends what [`Self::wait`] waits for.
+    pub fn wake(&self) {
+        let (wanted, signal) = &self.wanted;
+        *wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        signal.notify_all();
+    }
+
     /// Writes the head to blocks now, whether it is due or not. Answers how many samples.
     ///
     /// # Errors
@@ -108,11 +115,7 @@ impl Tsdb {
         if !self.is_full(1) {
             return;
         }
-        {
-            let (wanted, signal) = &self.wanted;
-            *wanted.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            signal.notify_all();
-        }
+        self.wake();
         if !self.is_full(2) {
             return;
         }

@@ -28,6 +28,7 @@ mod head;
 mod maintain;
 mod postings;
 mod query;
+mod store;
 mod wal;
 
 use std::collections::HashMap;
@@ -42,10 +43,10 @@ pub use append::{Appender, Committed, Reason, Refusal};
 pub use config::TsdbConfig;
 pub use disk::{Going, Steps};
 pub use error::TsdbError;
-pub use exemplar::{Exemplar, Metadata};
 pub use head::index::SeriesRef;
 pub use maintain::Maintained;
 pub use query::Stats;
+pub use store::TsdbWriter;
 
 use block::{Block, Cache};
 use disk::Disk;

@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError};
 use super::block::{Block, Cursor};
 use super::chunk::{ChunkMeta, Course};
 use super::error::TsdbError;
-use super::exemplar::{Exemplar, Metadata};
 use super::head::HeadSeries;
 use super::{Blocks, Tsdb};
 use crate::series::{
-    Hints, Labels, METRIC_NAME, Matcher, Samples, SeriesSet, SeriesSource, SourceError,
+    Exemplar, Hints, Labels, METRIC_NAME, Matcher, Metadata, Samples, SeriesSet, SeriesSource,
+    SourceError,
 };
 
 /// What the store is made of.

@@ -10,7 +10,8 @@ use ondol_auth::{Denied, Grant, Principal, PrincipalKind, Role};
 use ondol_telemetry::http::{Authenticate, Door, HttpConfig, Targets, router};
 use ondol_telemetry::ingest::push::Groups;
 use ondol_telemetry::ingest::scrape::TargetState;
-use ondol_types::{ManualClock, Timestamp, TokenId};
+use ondol_telemetry::tsdb::{Tsdb, TsdbWriter};
+use ondol_types::{Clock, ManualClock, Timestamp, TokenId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -107,7 +108,7 @@ pub(crate) async fn serve_at(
     let pushed = Arc::new(Groups::open(folder.path()).unwrap());
     let mut config = HttpConfig::default();
     change(&mut config);
-    let routes = router(Door {
+    let (at, task) = listen(Door {
         source: store.clone(),
         index: store.clone(),
         writer: store.clone(),
@@ -116,12 +117,8 @@ pub(crate) async fn serve_at(
         push: Some(pushed.clone()),
         clock: Arc::new(clock),
         config,
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = listener.local_addr().unwrap();
-    let task = tokio::spawn(async move {
-        axum::serve(listener, routes).await.unwrap();
-    });
+    })
+    .await;
     Served {
         store,
         at,
@@ -129,6 +126,40 @@ pub(crate) async fn serve_at(
         _folder: folder,
         task,
     }
+}
+
+/// Opens the door over the store of series; the one in memory stays empty.
+pub(crate) async fn serve_tsdb(tsdb: Arc<Tsdb>, clock: Arc<dyn Clock>) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let pushed = Arc::new(Groups::open(folder.path()).unwrap());
+    let (at, task) = listen(Door {
+        source: tsdb.clone(),
+        index: tsdb.clone(),
+        writer: Arc::new(TsdbWriter::new(tsdb, 2)),
+        authenticate: Arc::new(ByName),
+        targets: Arc::new(TwoTargets),
+        push: Some(pushed.clone()),
+        clock,
+        config: HttpConfig::default(),
+    })
+    .await;
+    Served {
+        store: Arc::default(),
+        at,
+        pushed,
+        _folder: folder,
+        task,
+    }
+}
+
+async fn listen(door: Door) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let routes = router(door);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        axum::serve(listener, routes).await.unwrap();
+    });
+    (at, task)
 }
 
 /// An answer.

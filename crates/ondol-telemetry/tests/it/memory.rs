@@ -92,7 +92,6 @@ impl SeriesWriter for Memory {
         }
         let mut inner = self.inner();
         let mut appended = Appended::default();
-        let known = inner.series.len();
         for float in batch.floats {
             let labels = &batch.series[float.series as usize];
             let samples = inner.series.entry(labels.clone()).or_default();
@@ -127,7 +126,6 @@ impl SeriesWriter for Memory {
         for (name, said) in batch.metadata {
             inner.metadata.insert(name, vec![said]);
         }
-        appended.new_series = inner.series.len() - known;
         Ok(appended)
     }
 }

@@ -13,5 +13,6 @@ mod events;
 mod fixtures;
 mod loop_code;
 mod loop_data;
+mod metrics;
 mod secrets;
 mod tracking;

@@ -1,6 +1,7 @@
 //! The command tree. Each noun has a file; a command's doc comment is its manual.
 
 mod artifacts;
+mod chart;
 mod data;
 mod deploy;
 mod events;
@@ -10,6 +11,7 @@ mod logs;
 mod models;
 mod new;
 mod projects;
+mod query;
 mod reference;
 mod runs;
 mod secrets;
@@ -65,6 +67,7 @@ enum Command {
     Rollout(deploy::Rollout),
     Restart(deploy::Restart),
     Logs(logs::Logs),
+    Query(query::Query),
     Events(events::Events),
     Data(data::Data),
     Models(models::Models),
@@ -205,6 +208,7 @@ async fn talk(command: Command, environment: &Environment) -> Outcome<Exit> {
         Command::Rollout(command) => command.run(&api).await,
         Command::Restart(command) => command.run(&api).await,
         Command::Logs(command) => command.run(&api).await,
+        Command::Query(command) => command.run(&api).await,
         Command::Events(command) => command.run(&api).await,
         Command::Data(command) => command.run(&api).await,
         Command::Models(command) => command.run(&api).await,

@@ -54,6 +54,12 @@ pub(crate) struct Serve {
     /// The most MiB of archived events; the oldest are given up first.
     #[arg(long, default_value_t = 2_048, value_name = "MIB")]
     pub(crate) events_archive_mib: u64,
+    /// Days that metrics are kept.
+    #[arg(long, default_value_t = 15, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub(crate) metrics_keep_days: u32,
+    /// The most MiB of metrics on the disk; the oldest are given up first.
+    #[arg(long, default_value_t = 4_096, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
+    pub(crate) metrics_mib: u64,
     /// End the process with SIGKILL at this crash point (for the kill harness).
     #[arg(long, hide = true)]
     pub(crate) crash_at: Option<String>,

@@ -24,8 +24,10 @@ use ondol_workload::{Engine, Engines, ProcessEngine};
 use tokio_util::sync::CancellationToken;
 
 use super::adapters::{
-    actions, code, containers, doors, image, log, models, progress, retention, tracking, traffic,
+    actions, code, containers, doors, image, log, models, progress, retention, scraping, tracking,
+    traffic,
 };
+use super::series::Series;
 use super::{Settings, http, metrics};
 use crate::error::Outcome;
 
@@ -59,6 +61,7 @@ pub(super) struct Platform {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) places: Arc<Places>,
     pub(super) stopping: CancellationToken,
+    pub(super) series: Series,
     background: Background,
     loops: Vec<(Arc<dyn Reconciler>, Activator)>,
     deploy: Deploy,
@@ -77,6 +80,7 @@ impl Platform {
             self.background.spawn(reconciler, activator);
         }
         self.deploy.spawn(&self.background);
+        self.series.start();
         let (pipeline, stop) = (self.pipeline.clone(), self.stopping.clone());
         tokio::spawn(async move { pipeline.listen(stop).await });
     }
@@ -140,8 +144,10 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         ..ondol_workload::Config::new(data.folder("workloads"), &settings.program)
     };
     let engine = ProcessEngine::open(engine_config, clock.clone(), crash.clone());
-    let (keeper, store, processes) = tokio::join!(keeper, opening, engine);
-    let (keeper, (store, runs)) = (keeper?, store?);
+    let folder = data.folder("telemetry");
+    let series = Series::open(folder, settings.series, clock.clone(), crash.clone());
+    let (keeper, store, processes, series) = tokio::join!(keeper, opening, engine, series);
+    let (keeper, (store, runs), series) = (keeper?, store?, series?);
     // One that is started later takes the address that this one has.
     spawn.listen = keeper.address();
     spawn.args = crate::roles::keeper_arguments(data.root(), spawn.listen);
@@ -380,6 +386,8 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         pipeline: pipeline.clone(),
     }));
     counted.register(Arc::new(metrics::Gateways(gateways)));
+    let scraped = scraping::Workloads::new(deploy.service());
+    let series = series.scraping(counted.clone(), control, Arc::new(scraped));
     let rooms = Rooms {
         clock: clock.clone(),
         store: store.clone(),
@@ -410,10 +418,12 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         authenticate: Arc::new(doors::TrackingDoor(authenticator.clone())),
         clock: clock.clone(),
     };
+    let metrics_door = series.door(Arc::new(doors::MetricsDoor(authenticator.clone())));
     let routers = ondol_api::router(rooms)
         .merge(ondol_git::router(git))
         .merge(ondol_registry::http::router(registry_door))
-        .merge(ondol_ml::tracking::http::router(tracking_door));
+        .merge(ondol_ml::tracking::http::router(tracking_door))
+        .merge(ondol_telemetry::http::router(metrics_door));
     let door = http::Door {
         authenticator,
         metrics: counted,
@@ -427,6 +437,7 @@ pub(super) async fn build(settings: &Settings, control: &str) -> Outcome<Platfor
         engine,
         places,
         stopping,
+        series,
         background,
         loops,
         deploy,

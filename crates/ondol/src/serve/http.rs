@@ -38,7 +38,7 @@ pub(super) fn router(door: Door, rooms: Router) -> Router {
 }
 
 async fn front() -> &'static str {
-    "Ondol\n\n/api/v1/…           the API (its document: /api/openapi.json)\n/git/<project>.git  repositories\n/v2/…               images\n/api/2.0/mlflow/…   experiments and runs (MLflow's tracking address is this one)\n/metrics            metrics\n"
+    "Ondol\n\n/api/v1/…           the API (its document: /api/openapi.json)\n/git/<project>.git  repositories\n/v2/…               images\n/api/2.0/mlflow/…   experiments and runs (MLflow's tracking address is this one)\n/prometheus/…       metrics, as Prometheus serves them\n/metrics            metrics of the platform itself\n"
 }
 
 async fn check_host(State(door): State<Door>, request: Request, next: Next) -> Response {

@@ -10,6 +10,7 @@ mod listen;
 mod metrics;
 mod patience;
 mod registry_file;
+mod series;
 mod signals;
 pub(crate) mod stop;
 pub(crate) mod tree;
@@ -42,6 +43,7 @@ pub(super) struct Settings {
     pub(super) registry: ondol_registry::Config,
     engines: engines::EngineSettings,
     pub(super) events: ArchiveConfig,
+    series: series::Kept,
     pub(super) program: PathBuf,
     pub(super) program_path: String,
     pub(super) tool_variables: BTreeMap<String, String>,
@@ -90,6 +92,10 @@ pub(crate) fn main(command: Serve, environment: Environment) -> Outcome<Exit> {
             max_rows: command.events_max_rows,
             max_bytes: command.events_archive_mib.saturating_mul(1 << 20),
             ..ArchiveConfig::default()
+        },
+        series: series::Kept {
+            days: command.metrics_keep_days,
+            mib: command.metrics_mib,
         },
         program: std::env::current_exe().map_err(Failure::io("find this program"))?,
         program_path: environment.program_path(),
@@ -154,6 +160,7 @@ async fn run(settings: Settings, environment: Environment) -> Outcome<Exit> {
         stop::end_everything(&*platform.engine, settings.data.root()).await;
     }
     let _ = tokio::time::timeout(PATIENCE, serving).await;
+    platform.series.stop(PATIENCE).await;
     platform.runs.close().await;
     platform.store.close().await;
     Ok(Exit::Success)

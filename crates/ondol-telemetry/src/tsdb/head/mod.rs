@@ -54,6 +54,11 @@ impl Shard<'_> {
         }
         &mut self.0[at]
     }
+
+    /// How many series have samples that are in no block.
+    pub(crate) fn open_series(&self) -> usize {
+        self.0.iter().filter(|series| !series.is_empty()).count()
+    }
 }
 
 impl Head {

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::series::{Exemplar, Metadata};
 use crate::series::{Histogram, Labels};
 use crate::tsdb::bytes::{Corrupt, Reader, put_text, put_uvarint, put_varint};
 use crate::tsdb::chunk::{HistogramStream, histograms};
-use crate::tsdb::exemplar::{Exemplar, Metadata, read_labels, write_labels};
+use crate::tsdb::exemplar::{read_labels, write_labels};
 
 /// What a frame begins with.
 pub(crate) const MARKER: [u8; 4] = *b"OWf1";

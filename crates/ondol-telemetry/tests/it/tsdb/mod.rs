@@ -6,6 +6,7 @@ mod damage;
 mod measured;
 mod model;
 mod reading;
+mod through;
 
 use std::collections::BTreeMap;
 use std::path::Path;

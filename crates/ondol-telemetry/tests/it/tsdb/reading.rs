@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ondol_telemetry::series::{
-    Buckets, CounterReset, Hints, Histogram, Labels, Matcher, Operation, Samples, SeriesSource,
+    Buckets, CounterReset, Exemplar, Hints, Histogram, Labels, Matcher, Metadata, MetricKind,
+    Operation, Samples, SeriesSource,
 };
-use ondol_telemetry::tsdb::{Exemplar, Metadata, Tsdb, TsdbConfig};
+use ondol_telemetry::tsdb::{Tsdb, TsdbConfig};
 use ondol_types::Clock;
 
 use super::{NOW, clock, everything, going, labels, open, open_with};
@@ -139,7 +140,7 @@ fn exemplars_and_metadata_outlive_flushes_and_restarts() {
     };
     let store = open_with(directory.path(), config.clone(), going()).unwrap();
     let metadata = Metadata {
-        kind: "counter".to_owned(),
+        kind: MetricKind::Counter,
         help: "Requests.".to_owned(),
         unit: String::new(),
     };

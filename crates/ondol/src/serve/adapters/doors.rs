@@ -1,6 +1,6 @@
 //! Who asks, for doors that bring a trait of their own.
 //!
-//! Both answer a wrong token with a refusal that says no more than that.
+//! All answer a wrong token with a refusal that says no more than that.
 
 use std::time::Duration;
 
@@ -57,6 +57,23 @@ impl ondol_ml::tracking::http::Authenticate for TrackingDoor {
     ) -> Result<Principal, Denied> {
         self.0.authenticate(headers, peer).await.map_err(|error| {
             tracing::debug!(error = %error, "tracking credentials refused");
+            Denied::Unauthenticated
+        })
+    }
+}
+
+/// The one authenticator behind the door of metrics.
+pub(in crate::serve) struct MetricsDoor(pub(in crate::serve) Authenticator);
+
+#[async_trait]
+impl ondol_telemetry::http::Authenticate for MetricsDoor {
+    async fn principal(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<std::net::IpAddr>,
+    ) -> Result<Principal, Denied> {
+        self.0.authenticate(headers, peer).await.map_err(|error| {
+            tracing::debug!(error = %error, "metrics credentials refused");
             Denied::Unauthenticated
         })
     }

@@ -10,5 +10,6 @@ pub(super) mod log;
 pub(super) mod models;
 pub(super) mod progress;
 pub(super) mod retention;
+pub(super) mod scraping;
 pub(super) mod tracking;
 pub(super) mod traffic;
