@@ -206,7 +206,7 @@ mod tests {
             let text = refused(|spec| spec.scratch = vec![path.into()]);
             assert!(text.contains("not an absolute path"), "{path}: {text}");
         }
-        for name in ["", "A", "a.b", "-a", "a/b"] {
+        for name in ["", "A", ".b", "a..b", "-a", "a/b"] {
             let text = refused(|spec| {
                 spec.volumes = vec![NamedVolume {
                     name: name.into(),

@@ -169,7 +169,7 @@ async fn a_push_that_a_rollback_overtakes_is_not_live_and_a_restart_respects_the
         // Without the hold a restart still does not bring what was gone back from.
         let (service, ctx) = (sim.process.service.clone(), sim.ctx());
         service.unhold(&ctx, &web(), &production()).await.unwrap();
-        let restarted = restart(&mut sim, "once more").await;
+        let restarted = restart(&mut sim, "once-more").await;
         sim.finish(restarted).await;
         assert_eq!(sim.current().await.unwrap().image, image(3));
         // Asking again does.

@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn a_registry_at_a_private_address_must_be_named() {
         let refused = Client::new("http://127.0.0.1:5000", None, Reach::default());
-        assert!(matches!(refused, Err(ClientError::Away(_))));
+        assert!(matches!(refused, Err(ClientError::Refused(_))));
         let reach = Reach::new(["127.0.0.1:5000".to_owned()]);
         assert!(Client::new("http://127.0.0.1:5000", None, reach).is_ok());
     }
