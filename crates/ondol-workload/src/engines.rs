@@ -179,7 +179,10 @@ impl Engine for Engines {
         if let Some(container) = &self.container {
             let contained = container.capabilities().await;
             can.container = contained.container;
-            can.notices.extend(contained.notices);
+            // An engine that nobody has asked for anything yet need not be there.
+            if container.was_used() {
+                can.notices.extend(contained.notices);
+            }
         }
         can
     }

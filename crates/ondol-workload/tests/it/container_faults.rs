@@ -297,6 +297,11 @@ async fn without_an_engine_everything_says_so() {
         "{:?}",
         can.notices
     );
+    let processes = crate::Setup::new(ondol_workload::CgroupPreference::Auto);
+    let both = ondol_workload::Engines::new(processes.engine().await, Some(engine.clone()));
+    let told = both.capabilities().await.notices;
+    let about = |notice: &String| notice.contains("no-such-engine");
+    assert!(!told.iter().any(about), "nobody has asked for it: {told:?}");
     assert!(engine.list().await.unwrap().is_empty());
     let error = engine.sweep(&[]).await.unwrap_err();
     let classified: &dyn ondol_types::Classified = &error;
